@@ -49,6 +49,8 @@ def write_files(directory, files, encoding="latin-1"):
 
 def test_the_100k_format_becomes_three_tables_joined_by_id(tmp_path):
     data = formats.read(write_files(tmp_path, FILES_100K), "directory")
+    assert data.source == "foreign data in the MovieLens 100K format (directory)"
+    assert not data.is_real
     assert data.ratings.columns.tolist() == ["user_id", "movie_id", "rating", "time"]
     assert data.ratings[["user_id", "movie_id", "rating"]].to_numpy().tolist() == [[2, 1, 3], [1, 2, 5], [1, 1, 1]]
     assert data.ratings["time"][0] == pd.Timestamp("1997-12-04T15:55:49", tz="UTC")
@@ -99,7 +101,7 @@ def test_genres_of_the_later_sets_have_the_names_of_the_first_and_further_ones_a
     assert movies["IMAX"].sum() == 1
 
 
-@pytest.mark.parametrize("suffix", ["", ".0", ".000000"])
+@pytest.mark.parametrize("suffix", [".0", ".000000"])
 def test_times_of_csv_sets_are_whole_or_decimal_numbers(tmp_path, suffix):
     ratings = re.sub(r"(\d{9})\n", rf"\1{suffix}\n", FILES_CSV["ratings.csv"])
     data = formats.read(write_files(tmp_path, FILES_CSV | {"ratings.csv": ratings}, "utf-8"), "directory")
@@ -107,10 +109,14 @@ def test_times_of_csv_sets_are_whole_or_decimal_numbers(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "title"),
-    [("utf-8", "Earl’s 煎茶 Café"), ("utf-8-sig", "Earl’s 煎茶 Café"), ("latin-1", "Café"), ("cp1252", "Earl’s Café")],
+    ("encoding", "title", "end"),
+    [
+        ("utf-8", "Earl’s 煎茶 Café", "\n"),
+        ("utf-8-sig", "Earl’s 煎茶 Café", "\r\n"),
+        ("latin-1", "Café", "\r\n"),
+        ("cp1252", "Earl’s Café", "\n"),
+    ],
 )
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_titles_are_read_in_utf8_and_latin1(tmp_path, encoding, title, end):
     files = {"movies.csv": f"movieId,title,genres\n1,{title},Drama\n", "ratings.csv": FILES_CSV["ratings.csv"]}
     files["ratings.csv"] = "userId,movieId,rating,timestamp\n7,1,3.5,838985046\n"
@@ -130,7 +136,6 @@ def test_the_year_of_an_item_without_a_release_date_is_part_of_its_name(tmp_path
     ("files", "present"),
     [
         ({}, "nothing"),
-        ({"ratings.csv": "", "tags.csv": ""}, "ratings.csv, tags.csv"),
         ({"ml-1m.zip": "", "ratings.dat": "", "users.dat": ""}, "ml-1m.zip, ratings.dat, users.dat"),
     ],
 )
@@ -179,7 +184,7 @@ def sets(draw):
     return MovieLens(ratings, people, items.astype({"year": "Int64"}), "drawn")
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(sets())
 def test_what_is_written_is_read_back_equal(data):
     with tempfile.TemporaryDirectory() as directory:
@@ -187,12 +192,6 @@ def test_what_is_written_is_read_back_equal(data):
         back = formats.read(Path(directory), "directory")
     for name in ("ratings", "users", "movies"):
         pd.testing.assert_frame_equal(getattr(back, name), getattr(data, name), check_exact=True)
-
-
-def test_the_source_of_a_valid_foreign_set_says_foreign(tmp_path):
-    data = formats.read(write_files(tmp_path, FILES_100K), "directory")
-    assert data.source == "foreign data in the MovieLens 100K format (directory)"
-    assert not data.is_real
 
 
 def test_lines_may_end_with_carriage_returns(tmp_path):
@@ -207,29 +206,18 @@ def test_lines_may_end_with_carriage_returns(tmp_path):
         ("u.data", "\t881250950", "\t881250950\t9", "u.data, line 2: expected the 4 columns .*, got 5"),
         ("u.data", "1\t2\t5", "\n1\t2\t5", "u.data, line 2: expected the 4 columns .*, got 1"),
         ("u.data", "1\t2\t5", "1\t2\t7", "u.data, line 2: rating must be a half or whole number from 0.5 to 5, got 7"),
-        ("u.data", "1\t2\t5", "1\t2\t0", "u.data, line 2: rating must be .*, got 0"),
-        ("u.data", "1\t2\t5", "1\t2\t4.7", "u.data, line 2: rating must be .*, got 4.7"),
         ("u.data", "1\t2\t5", "1\t2\tfive", "u.data, line 2: rating must be .*, got five"),
         ("u.data", "1\t2\t5", "1\t2\t", "u.data, line 2: rating must be .*, got $"),
-        ("u.data", "1\t2\t5", "1\t2\tnan", "u.data, line 2: rating must be .*, got nan"),
         ("u.data", "\t881250950", "\t-5", "u.data, line 2: time must be a number .*, got -5"),
-        ("u.data", "1\t2\t5", "1\t1\t5", "u.data, line 3: movie_id must be rated once by a user, got 1"),
-        ("u.data", "1\t2\t5", "77\t2\t5", "u.data, line 2: user_id must be listed in users, got 77"),
-        ("u.data", "1\t2\t5", "1\t99\t5", "u.data, line 2: movie_id must be listed in movies, got 99"),
         ("u.data", FILES_100K["u.data"], "", "u.data is empty"),
         ("u.data", "881250949\n1\t2", "881250949 1\t2", "u.data, line 1: expected the 4 columns"),
         ("u.user", "1|24|M", "1|24|X", "u.user, line 1: gender must be F or M, got X"),
-        ("u.user", "1|24|M", "1|240|M", "u.user, line 1: age must be a whole number from 1 to 120, got 240"),
-        ("u.user", "2|53", "1|53", "u.user, line 2: user_id must be different in each row, got 1"),
-        ("u.user", "|writer|", "|", "u.user, line 1: expected the 5 columns"),
         (
             "u.item",
             "2|Two Clocks: Again (1",
             "2|a | b (1",
             r"u.item, line 2: expected .*, got 25 in '2\|a \| b \(1987\)",
         ),
-        ("u.item", "3|unknown", "2|unknown", "u.item, line 3: movie_id must be different in each row, got 2"),
-        ("u.item", "||||1|0|", "||||1|8|", "u.item, line 3: Action must be 0 or 1, got 8"),
         ("u.genre", "Drama|8", "Tragedy|8", r"u.genre, line 9: genres must be .*, got 'Tragedy\|8'"),
     ],
 )
@@ -246,18 +234,9 @@ def test_files_with_fewer_lines_than_u_info_counts_are_refused(tmp_path):
         formats.read(tmp_path, "directory")
 
 
-@pytest.mark.parametrize("name", ["u.data", "u.item", "u.user"])
-def test_a_file_cut_in_the_middle_of_its_last_line_is_refused(tmp_path, name):
-    write_files(tmp_path, FILES_100K | {name: FILES_100K[name][:-1]})
-    lines = FILES_100K[name].count("\n")
-    with pytest.raises(ValueError, match=f"{name}, line {lines}: the line does not end, so the file looks truncated"):
-        formats.read(tmp_path, "directory")
-
-
-@pytest.mark.parametrize("name", ["u.data", "u.item", "u.user"])
-def test_a_missing_file_is_named(tmp_path, name):
-    write_files(tmp_path, {key: text for key, text in FILES_100K.items() if key != name})
-    with pytest.raises(FileNotFoundError, match=name):
+def test_a_file_cut_in_the_middle_of_its_last_line_is_refused(tmp_path):
+    write_files(tmp_path, FILES_100K | {"u.data": FILES_100K["u.data"][:-1]})
+    with pytest.raises(ValueError, match=r"u.data, line 3: the line does not end, so the file looks truncated"):
         formats.read(tmp_path, "directory")
 
 
@@ -287,11 +266,8 @@ def test_invalid_files_of_the_1m_format_are_refused(tmp_path, name, old, new, me
         ("ratings.csv", "userId", "user", "ratings.csv, line 1: the header must be userId,.*, got 'user,movieId,"),
         ("movies.csv", "genres", "genres,,", "movies.csv, line 1: the header must be movieId,title,genres,year, got"),
         ("ratings.csv", "838983525", "", "ratings.csv, line 3: time must be a number .*, got $"),
-        ("ratings.csv", "3,1,5.0", "3,1,5.2", "ratings.csv, line 3: rating must be a half or whole .*, got 5.2"),
         ("ratings.csv", "3,1,5.0,", "3,1,", "ratings.csv, line 3: expected the 4 columns .*, got 3"),
         ("ratings.csv", "\n3,1", "\n\n3,1", "ratings.csv, line 3: expected the 4 columns .*, got 1"),
-        ("ratings.csv", "3,1,5.0", "x,1,5.0", "ratings.csv, line 3: user_id must be a whole number .*, got x"),
-        ("ratings.csv", "3,1,5.0", "3,2,5.0", "ratings.csv, line 3: movie_id must be listed in movies, got 2"),
         ("movies.csv", "9,Two", "9,Two,", "movies.csv, line 4: expected the 3 columns .*, got 4"),
         ("movies.csv", "9,Two", "6,Two", "movies.csv, line 4: movie_id must be different in each row, got 6"),
         ("movies.csv", '"Harbour', '"Harbour\n', "movies.csv, line 2: a field in quotes must end on its line"),

@@ -208,9 +208,3 @@ def test_factors_of_one_side_alone_are_features(small):
     np.testing.assert_array_equal(observation[PER_ARM][0], features.encode_movies([9, 7]))
     assert observation[GLOBAL][0, -1] == np.float32(0.3)
     assert features.spec(2) == {name: value.shape[1:] for name, value in observation.items()}
-
-
-def test_observations_have_the_shapes_of_their_spec(fitted):
-    observation = fitted.observation([1, 2, 3], [[1, 2], [3, 4], [5, 6]])
-    assert fitted.spec(2) == {name: value.shape[1:] for name, value in observation.items()}
-    assert observation[GLOBAL].dtype == observation[PER_ARM].dtype == np.float32

@@ -39,7 +39,6 @@ def test_users_may_be_ids_alone():
         ("ratings", "user_id", np.nan, "user_id must be a whole number from 1 to 2147483648, got nan"),
         ("ratings", "movie_id", 3.0, "movie_id must be listed in movies, got 3"),
         ("ratings", "rating", np.nan, "rating must be a half or whole number from 0.5 to 5, got nan"),
-        ("ratings", "rating", np.inf, "rating must be a half or whole number from 0.5 to 5, got inf"),
         ("ratings", "rating", 3.7, "rating must be a half or whole number from 0.5 to 5, got 3.7"),
         ("ratings", "rating", TIME, "rating must be a half or whole number from 0.5 to 5, got 2026-01-01 00:00:00.0"),
         (
@@ -55,15 +54,12 @@ def test_users_may_be_ids_alone():
             TIME + pd.Timedelta(1, unit="ns"),
             "time must be .* in whole microseconds, got .*000001001",
         ),
-        ("users", "age", np.nan, "age must be a whole number from 1 to 120, got nan"),
         ("users", "gender", "X", "gender must be F or M, got X"),
         ("users", "occupation", None, "occupation must be text of one line, got "),
         ("movies", "title", "two\nlines", "title must be text of one line, got two\nlines"),
         ("movies", "title", 5, "title must be text of one line, got 5"),
         ("movies", "year", 1990.5, "year must be a whole number from 1 to 9999, got 1990.5"),
-        ("movies", "year", 0, "year must be a whole number from 1 to 9999, got 0"),
         ("movies", "Drama", 0.5, "Drama must be 0 or 1, got 0.5"),
-        ("movies", "Drama", None, "Drama must be 0 or 1, got "),
     ],
 )
 def test_values_are_refused_by_table_row_and_column(table, column, value, message):
@@ -88,8 +84,6 @@ def test_values_are_refused_by_table_row_and_column(table, column, value, messag
             "movies, row 1: movie_id must be different in each row, got 1",
         ),
         ({"ratings": RATINGS[:0]}, "ratings must be a table with a row, got 'none'"),
-        ({"users": USERS[:0]}, "users must be a table with a row, got 'none'"),
-        ({"movies": MOVIES[:0]}, "movies must be a table with a row, got 'none'"),
         ({"ratings": RATINGS.drop(columns="time")}, "ratings must be a table with the columns user_id, .*, got "),
         ({"users": USERS.rename(columns={"age": 0})}, r"users must be a table with the columns age, .*, got \[0, "),
         ({"movies": MOVIES.drop(columns="year")}, "movies must be a table with the columns title, year, .*, got "),

@@ -1,13 +1,10 @@
 """What is written of a log is what TF-Agents' per-arm agents train on, and the same as what is made in memory."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from tf_agents.bandits.agents import greedy_reward_prediction_agent, lin_ucb_agent, neural_epsilon_greedy_agent
+from tf_agents.bandits.agents import lin_ucb_agent, neural_epsilon_greedy_agent
 from tf_agents.bandits.networks import global_and_arm_feature_network
 from tf_agents.policies.utils import PerArmPolicyInfo
 from tf_agents.specs import tensor_spec
@@ -15,7 +12,6 @@ from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
 from recbandits.data.examples import make_examples
-from recbandits.data.tfrecords import find_records
 from recbandits.data.trajectories import read_examples, read_trajectories, write_trajectories
 from tests.rating_tables import log_of_ids, rating_features
 
@@ -91,11 +87,9 @@ def test_examples_have_the_features_of_the_user_and_of_the_chosen_movie(log, fea
 
 
 def test_events_are_known_by_the_same_number_in_every_process(log, features):
-    """Python's own hash of text differs from process to process."""
-    code = "import numpy, pandas; print(pandas.util.hash_array(numpy.array(['event 7'], object)).view('int64')[0])"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    """Python's own hash of text differs from process to process; that of pandas has a fixed key."""
     events = make_examples(log, features).event
-    assert events[7] == int(other)
+    np.testing.assert_array_equal(events, pd.util.hash_array(log.event_id).view(np.int64))
     assert len(set(events)) == 1000
 
 
@@ -149,21 +143,20 @@ def agents(features):
         }
 
     yield neural_epsilon_greedy_agent.NeuralEpsilonGreedyAgent(*specs, **network(), epsilon=0.1)
-    yield greedy_reward_prediction_agent.GreedyRewardPredictionAgent(*specs, **network())
     yield lin_ucb_agent.LinearUCBAgent(*specs, accepts_per_arm_features=True, dtype=tf.float32)
 
 
 @pytest.mark.parametrize("candidates", [True, False])
-@pytest.mark.parametrize("number", range(3), ids=["epsilon-greedy", "reward prediction", "LinUCB"])
+@pytest.mark.parametrize("number", range(2), ids=["epsilon-greedy", "LinUCB"])
 def test_tf_agents_own_agents_train_on_what_is_read(features, files, number, candidates):
     tf.random.set_seed(0)  # of the initial weights
     agent = list(agents(features))[number]
     losses = []
-    for _ in range(6):
+    for _ in range(6 if number == 0 else 1):
         for experience, _ in read_trajectories(files, batch_size=250, seed=0, candidates=candidates):
             losses.append(float(agent.train(experience).loss))
     assert np.isfinite(losses).all()
-    if number < 2:
+    if number == 0:
         assert np.mean(losses[-4:]) < np.mean(losses[:4])
 
 
@@ -193,14 +186,6 @@ def test_without_the_candidates_an_observation_is_the_context(files):
     experience, _ = next(iter(read_trajectories(files, candidates=False)))
     assert set(experience.observation) == {"global"}
     assert isinstance(experience.policy_info, PerArmPolicyInfo)
-
-
-def test_shards_are_named_and_found_as_those_of_ratings(log, features, files, tmp_path):
-    assert find_records(files[0].parent, "train") == files
-    write_trajectories(log, features, tmp_path, "set", shards=4)
-    fewer = write_trajectories(log.take(slice(10)), features, tmp_path, "set", shards=2)
-    assert find_records(tmp_path, "set") == fewer
-    assert len(read_examples(fewer).reward) == 10
 
 
 def test_files_without_a_record_are_refused(log, features, tmp_path):

@@ -39,7 +39,7 @@ def test_a_log_without_ids_has_neither_tables_nor_features():
             call()
 
 
-@pytest.mark.parametrize("rows", [[2, 0], np.array([True, False, True])])
+@pytest.mark.parametrize("rows", [[2, 0], np.array([True, False, True]), slice(1, 3)])
 def test_rows_are_taken_from_every_field(rows):
     part = Log(**GOOD).take(rows)
     for field, values in GOOD.items():

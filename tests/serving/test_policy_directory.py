@@ -66,7 +66,6 @@ def test_the_same_policy_exported_again_has_the_same_version_and_another_has_not
         seals[name] = manifest.read(policy.export(agent.policy, tmp_path / name))[0]
     assert seals["first"]["digest"] != seals["again"]["digest"]
     assert seals["first"]["version"] == seals["again"]["version"] != seals["other"]["version"]
-    assert manifest.read(policy.export(agent.policy, tmp_path / "other"))[0]["version"] == seals["other"]["version"]
     other_directory = policy.export(agent.policy, tmp_path / "other", exploration=Exploration("softmax", 1.0))
     assert policy.load(other_directory).version != seals["other"]["version"]
 
@@ -112,9 +111,9 @@ def test_no_bit_of_the_seal_can_be_flipped(exported, position, bit, tmp_path_fac
         policy.load(directory)
 
 
-@pytest.mark.parametrize("cut", [0, 1, 100])
-def test_a_truncated_seal_is_damage(copy, cut):
-    (copy / "policy.json").write_bytes((copy / "policy.json").read_bytes()[:cut])
+@pytest.mark.parametrize("text", ["", '{"what": "recbandits', "[" * 100_000])
+def test_a_seal_that_is_truncated_or_nested_too_deep_is_damage(copy, text):
+    (copy / "policy.json").write_text(text)
     with pytest.raises(ValueError, match=r"policy copy is damaged, policy\.json cannot be read"):
         policy.load(copy)
 
@@ -217,12 +216,6 @@ def test_200_mutated_manifests_get_a_sentence_each_or_are_served(copy, sealed):
     assert (10 < num_served < 150) if sealed else num_served == 0
 
 
-def test_a_manifest_that_is_nested_too_deep_is_damage(copy):
-    (copy / "policy.json").write_text("[" * 100_000)
-    with pytest.raises(ValueError, match=r"policy copy is damaged, policy\.json cannot be read"):
-        policy.load(copy)
-
-
 @pytest.mark.parametrize("name", ["scorer.npz", "features.npz"])
 def test_arrays_that_do_not_fit_get_a_sentence(copy, name):
     """Each array in turn is missing, of text, of another size, or infinite; sealed anew."""
@@ -275,6 +268,8 @@ def test_the_model_card_says_what_was_recorded(exported):
     assert card.startswith("# Model card: LinUCB\n")
     for line in (
         "Trained on invented ratings, 300 rows.",
+        "It knows 2 items by their ids",
+        "policy.recommend({",
         "| alpha | 0.1 |",
         "| layers | 64, 32 |",
         "| value | 4.2 | 4.1 to 4.3 |",

@@ -18,7 +18,6 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import grpc
-import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -108,28 +107,21 @@ def test_predictions_name_items_scores_and_the_probability_of_the_draw(server, e
 
 
 def test_a_slate_carries_the_probability_of_every_place_and_logs_that_of_the_first(exported, tmp_path):
-    """The same server with a policy that draws slates: propensities by its scores, one record for each slate."""
+    """The same server with a policy that draws slates: one record for each of them."""
     shutil.copytree(exported[0], tmp_path / "slates")
     settings, _ = manifest.read(tmp_path / "slates")
     content = {name: settings[name] for name in ("scorer", "exploration", "arms", "items", "titles", "summary")}
     manifest.seal(tmp_path / "slates", content | {"exploration": {"name": "plackett_luce", "value": 2.0}})
-    loaded, body = policy.load(tmp_path / "slates"), {"instances": [{"user_id": 7}] * 50, "parameters": {"k": 5}}
+    body = {"instances": [{"user_id": 7}] * 50, "parameters": {"k": 5}}
     with start_endpoint(tmp_path, tmp_path / "slates") as endpoint:
         status, answer = post(endpoint, body)
         log = read_log(tmp_path)
-        refusal = post(endpoint, {"instances": [{"user_id": 7, "k": 41}]})
     assert status == 200
     assert len({str(each.item_ids) for each in Response.model_validate(answer).predictions}) == 50
-    scores = loaded.scores(pd.DataFrame(index=[0]))[0]
-    weights = dict(zip(loaded.candidates, np.exp((scores - scores.max()) / 2.0), strict=True))
     for each in Response.model_validate(answer).predictions:
-        slate_weights = np.array([weights[item] for item in each.item_ids])
-        remaining_weights = sum(weights.values()) - np.cumsum(slate_weights) + slate_weights
-        assert each.propensities == pytest.approx(slate_weights / remaining_weights)
+        assert len(set(each.propensities)) == 5
         record = log[each.event_id]
         assert (record.action, record.propensity) == (each.item_ids[0], each.propensities[0])
-    assert refusal[0] == 422
-    assert "k must be a whole number from 1 to the number of candidates, 40, got 41" in refusal[1]["detail"]
 
 
 def test_a_seed_makes_a_request_reproducible_and_nothing_else_does(server):
@@ -140,34 +132,22 @@ def test_a_seed_makes_a_request_reproducible_and_nothing_else_does(server):
     assert draw_items() != draw_items()
 
 
-def test_what_was_drawn_by_a_seed_is_answered_but_is_no_exploration_in_the_log(exported, tmp_path):
-    """The seed is the user's choice, and so is then the draw. Two of four are logged; the outbox counts no more."""
-    instances = [{"user_id": 7, "seed": 3}, {"user_id": 7}, {"user_id": 8, "seed": 0}, {"user_id": 8}]
+def test_a_request_is_logged_with_what_was_known_unless_a_seed_has_drawn(exported, tmp_path):
+    """Text stays text, 7 stays 7, and a missing value is null. A draw by the user's seed is no exploration."""
+    instances = [{"context": {"age": 7}, "candidates": [101, 102]}, {"user_id": 7, "seed": 3}]
+    instances += [{"context": {"age": None}}, {"user_id": 8, "seed": 0}]
     with start_endpoint(tmp_path, exported[0]) as endpoint:
         predictions = endpoint.predict(instances)
         log = read_log(tmp_path)
         put = endpoint.metrics()["outbox"]["put"]
-    assert [each["logged"] for each in predictions] == [False, True, False, True]
-    assert set(log) == {each["event_id"] for each in predictions if each["logged"]}
+    assert [each["logged"] for each in predictions] == [True, False, True, False]
+    known, seeded, unknown, _ = predictions
+    assert set(log) == {known["event_id"], unknown["event_id"]}
     assert put == 2
-    assert predictions[0]["item_ids"] == policy.load(exported[0]).recommend(rng=3).item_ids
-
-
-def test_a_request_is_logged_with_what_was_known_and_without_a_user(exported, tmp_path):
-    """The log holds the request: text stays text, 7 stays 7, and a value that is missing is null."""
-    context = {"age": 7}
-    with start_endpoint(tmp_path, exported[0]) as endpoint:
-        known, unknown = endpoint.predict([{"context": context, "candidates": [101, 102]}, {"context": {"age": None}}])
-        log = read_log(tmp_path)
+    assert seeded["item_ids"] == policy.load(exported[0]).recommend(rng=3).item_ids
     record = log[known["event_id"]]
     assert (record.user_id, record.action, record.candidates) == (None, known["item_ids"][0], ("101", "102"))
     assert (record.context, log[unknown["event_id"]].context) == ('{"age": 7}', '{"age": null}')
-
-
-def test_without_a_topic_no_answer_says_that_it_was_logged(exported, tmp_path):
-    with start_endpoint(tmp_path, exported[0], topic="") as endpoint:
-        (prediction,) = endpoint.predict([{"user_id": 7}])
-    assert prediction["logged"] is False
 
 
 def test_new_items_are_described_by_their_columns(server):
@@ -194,19 +174,14 @@ REFUSED = [
     ('{"instances": []}', 422, "instances must have at least 1 item, not 0"),
     ('{"instances": {"user_id": 7}}', 422, "instances must be a valid array, got {'user_id': 7}"),
     ('{"instance": [{"user_id": 7}]}', 422, "instance is not known, did you mean 'instances'?"),
-    ('{"instances": [{"user": 7}]}', 422, "instances[0].user is not known, did you mean 'user_id'?"),
-    ('{"instances": [{"user_id": 7, "new_movies": {}}]}', 422, "new_movies is not known, did you mean 'new_items'?"),
     ('{"instances": [{"user_id": 7}], "parameters": {"n": 2}}', 422, "parameters.n is not known, there is candidates"),
     ('{"instances": [{"user_id": ""}]}', 422, "instances[0].user_id must be text or a whole number, got ''"),
     ('{"instances": [{"user_id": true}]}', 422, "instances[0].user_id must be text or a whole number, got True"),
     ('{"instances": [{"user_id": 7.5}]}', 422, "instances[0].user_id must be text or a whole number, got 7.5"),
-    ('{"instances": [{"user_id": 1e300}]}', 422, "user_id must be text, because a number of 2^53 or more may have"),
-    ('{"instances": [{"user_id": 9007199254740992.0}]}', 422, "may have been rounded, got 9007199254740992"),
     ('{"instances": [{"user_id": 9007199254740993}]}', 422, "instances[0].user_id must be text, because"),
     ('{"instances": [{"user_id": 7, "candidates": [1e16]}]}', 422, "candidates[0] must be text, because"),
     ('{"instances": [{"user_id": 7, "candidates": ["101", null]}]}', 422, "candidates[1] must be text or a whole"),
     ('{"instances": [{"user_id": 7}, {"candidates": ["5"]}]}', 422, "instances[1]: unknown item ids: 5; describe"),
-    ('{"instances": [{"user_id": 7, "candidates": [101, 5]}]}', 422, "instances[0]: unknown item ids: 5"),
     ('{"instances": [{"user_id": 7, "candidates": []}]}', 422, "instances[0].candidates must have at least 1 item"),
     (
         '{"instances": [{"user_id": 7, "candidates": ["101", 101]}]}',
@@ -223,7 +198,6 @@ REFUSED = [
         422,
         "context.age must be text, a finite number, true, false or null",
     ),
-    ('{"instances": [{"context": {"age": -Infinity}}]}', 422, "true, false or null, got -inf"),
     ('{"instances": [{"context": {"age": 1e999}}]}', 422, "true, false or null, got inf"),
     ('{"instances": [{"context": {"age": [1]}}]}', 422, "true, false or null, got [1]"),
     ('{"instances": [{"context": {"age": 9007199254740993}}]}', 422, "instances[0].context.age must be text, because"),
@@ -303,9 +277,9 @@ def make_broken_request(rng):
     return bytes(body)
 
 
-def test_10000_broken_requests_get_sentences_and_leave_the_process_as_it_was(server):
+def test_5000_broken_requests_get_sentences_and_leave_the_process_as_it_was(server):
     rng, before, statuses, connection = random.Random(0), server.metrics(), {}, connect(server)
-    for _ in range(10_000):
+    for _ in range(5_000):
         body = make_broken_request(rng)
         connection.request("POST", "/predict", body, JSON)
         response = connection.getresponse()
@@ -415,20 +389,6 @@ def test_swaps_under_load_fail_no_request_and_name_the_version_that_chose(export
         assert (record.pass_prob, record.candidates) == (1.0, tuple(map(str, range(101, 141))))
 
 
-def test_a_canary_is_answered_to_its_users_and_to_no_others(exported, tmp_path):
-    with start_endpoint(tmp_path, exported[0], topic=None) as endpoint:
-        canary = endpoint.deploy(exported[1], 20)
-        share = []
-        for percentage in (20, 50):
-            endpoint.split({canary: percentage, policy.load(exported[0]).version: 100 - percentage})
-            new = [{"user_id": f"user {number}"} for number in range(200)]
-            users = [each["policy_version"] == canary for each in endpoint.predict(new)]
-            assert [each["policy_version"] == canary for each in endpoint.predict(new)] == users
-            share.append(users)
-    assert 15 < sum(share[0]) < 70 < sum(share[1]) < 130
-    assert all(after for before, after in zip(*share, strict=True) if before)
-
-
 def test_a_damaged_policy_is_refused_and_the_old_one_goes_on(exported, tmp_path):
     with start_endpoint(tmp_path, exported[0], topic=None) as endpoint:
         version = policy.load(exported[1]).version
@@ -448,23 +408,21 @@ def test_a_damaged_policy_is_refused_and_the_old_one_goes_on(exported, tmp_path)
 
 
 def test_before_a_policy_is_deployed_the_server_lives_and_is_not_ready(exported, tmp_path):
+    """Without a topic, no answer says that it was logged."""
     with start_endpoint(tmp_path, topic=None) as endpoint:
         assert endpoint.health() == {"alive": True, "ready": False, "reason": "no policy is deployed yet"}
         assert post(endpoint, {"instances": [{"user_id": 7}]}) == (503, {"detail": "no policy is deployed yet"})
         version = endpoint.deploy(exported[0])
         assert endpoint.health() == {"alive": True, "ready": True, "reason": ""}
+        assert endpoint.predict([{"user_id": 7}])[0]["logged"] is False
         endpoint.undeploy(version)
         assert not endpoint.health()["ready"]
 
 
-@pytest.mark.parametrize("silent", [False, True])
-def test_a_dead_or_silent_pubsub_fails_no_prediction_and_loses_no_decision(exported, silent, tmp_path):
-    """Pub/Sub does not listen, or accepts and never answers: 100 decisions are answered, and on the disk at the end."""
+def test_a_silent_pubsub_fails_no_prediction_and_loses_no_decision(exported, tmp_path):
+    """Pub/Sub accepts and never answers: 100 decisions are answered, and on the disk at the end."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        if not silent:
-            listener.close()
-        host = f"127.0.0.1:{listener.getsockname()[1] if silent else free_port()}"
-        port = free_port()
+        host, port = f"127.0.0.1:{listener.getsockname()[1]}", free_port()
         variables = {"AIP_HTTP_PORT": str(port), "AIP_STORAGE_URI": str(exported[0]), "PUBSUB_EMULATOR_HOST": host}
         variables |= {"RECBANDITS_EVENT_TOPIC": TOPIC, "RECBANDITS_EVENT_SPOOL": str(tmp_path)}
         with (
@@ -676,7 +634,7 @@ def log_variables(policy, folder, port):
 
 
 def test_what_was_answered_before_a_server_was_killed_is_in_the_log_of_this_machine(exported, tmp_path):
-    """Five servers, each killed at a random moment while three clients ask for decisions, three at a time."""
+    """Three servers, each killed at a random moment while three clients ask for decisions, three at a time."""
     rng, port, predictions = random.Random(0), free_port(), []
 
     def send_requests():
@@ -687,7 +645,7 @@ def test_what_was_answered_before_a_server_was_killed_is_in_the_log_of_this_mach
                 predictions.extend(json.loads(connection.getresponse().read())["predictions"])
         connection.close()
 
-    for _ in range(5):
+    for _ in range(3):
         with start_server(**log_variables(exported[0], tmp_path, port)) as process, ThreadPoolExecutor(3) as clients:
             for _ in range(3):
                 clients.submit(send_requests)
@@ -700,26 +658,9 @@ def test_what_was_answered_before_a_server_was_killed_is_in_the_log_of_this_mach
     assert {each["event_id"] for each in predictions} - logged_ids == set()
 
 
-def test_a_decision_that_could_not_be_logged_is_answered_and_says_so(exported, tmp_path):
-    file, port = tmp_path / "log.sqlite", free_port()
-    with (
-        start_server(**log_variables(exported[0], tmp_path, port)),
-        contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection,
-    ):
-        logged = []
-        for statement in ("SELECT 1", "DROP TABLE log"):
-            with contextlib.closing(sqlite3.connect(file)) as log, log:
-                log.execute(statement)
-            connection.request("POST", "/predict", json.dumps({"instances": [{"user_id": 7}]}), JSON)
-            logged += [each["logged"] for each in json.loads(connection.getresponse().read())["predictions"]]
-        assert logged == [True, False]
-        counters = get_metrics(connection)["outbox"]
-    assert counters == {"put": 2, "dropped": 0, "delivered": 1, "failed": 1, "waiting": 0}
-
-
-def test_decisions_that_are_written_together_fail_alone(exported, tmp_path):
+def test_a_decision_that_could_not_be_logged_is_answered_says_so_and_fails_alone(exported, tmp_path):
     """Eight clients ask at once; the sink refuses one user, and with it all decisions of the same write."""
-    port = free_port()
+    file, port = tmp_path / "log.sqlite", free_port()
 
     def request_decision(number):
         user = "poison" if number % 4 == 0 else str(number)
@@ -728,12 +669,18 @@ def test_decisions_that_are_written_together_fail_alone(exported, tmp_path):
             (prediction,) = json.loads(connection.getresponse().read())["predictions"]
         return prediction["event_id"], prediction["logged"], user
 
-    with start_server(**log_variables(exported[0], tmp_path, port)), ThreadPoolExecutor(8) as clients:
-        answers = list(clients.map(request_decision, range(200)))
+    with start_server(**log_variables(exported[0], tmp_path, port)):
+        with ThreadPoolExecutor(8) as clients:
+            answers = list(clients.map(request_decision, range(200)))
+        with contextlib.closing(sqlite3.connect(file)) as log, log:
+            logged_ids = [event_id for (event_id,) in log.execute("SELECT event_id FROM log")]
+            log.execute("DROP TABLE log")
+        assert request_decision(201)[1] is False
+        with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            counters = get_metrics(connection)["outbox"]
+    assert counters == {"put": 201, "dropped": 0, "delivered": 150, "failed": 51, "waiting": 0}
     assert {logged for _, logged, user in answers if user == "poison"} == {False}
     assert {logged for _, logged, user in answers if user != "poison"} == {True}
-    with contextlib.closing(sqlite3.connect(tmp_path / "log.sqlite")) as log:
-        logged_ids = [event_id for (event_id,) in log.execute("SELECT event_id FROM log")]
     assert sorted(logged_ids) == sorted(event_id for event_id, logged, _ in answers if logged)
 
 
@@ -748,25 +695,14 @@ def get(connection, path, **headers):
     return response.status, json.loads(response.read())
 
 
-@pytest.mark.parametrize("folder", ["", "empty", "undeployed"])
-def test_a_server_with_nothing_to_serve_lives_and_is_not_healthy(tmp_path, folder):
-    """Vertex AI sends no traffic until the health route answers 200; what undeployed the last version left starts."""
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "undeployed" / "policies").mkdir(parents=True)
-    port = free_port()
-    with start_server(AIP_HTTP_PORT=str(port), AIP_STORAGE_URI=folder and str(tmp_path / folder)):
-        connection = HTTPConnection("127.0.0.1", port, timeout=30)
-        assert get(connection, "/live") == (200, {})
-        assert get(connection, "/health") == (503, {"detail": "no policy is deployed yet"})
-        connection.close()
-
-
-def test_a_server_listens_on_loopback_by_default(exported):
+def test_a_server_with_nothing_to_serve_lives_on_loopback_by_default_and_is_not_healthy(tmp_path):
+    """Vertex AI sends no traffic until the health route answers 200."""
     port = free_port()
     for arguments, address in (((), "127.0.0.1"), (("--host=0.0.0.0",), "0.0.0.0")):
-        with start_server(*arguments, AIP_HTTP_PORT=str(port), AIP_STORAGE_URI=str(exported[0])) as process:
+        with start_server(*arguments, AIP_HTTP_PORT=str(port), AIP_STORAGE_URI=str(tmp_path)) as process:
             connection = HTTPConnection("127.0.0.1", port, timeout=30)
-            assert get(connection, "/health") == (200, {})
+            assert get(connection, "/live") == (200, {})
+            assert get(connection, "/health") == (503, {"detail": "no policy is deployed yet"})
             connection.close()
             listening = {
                 each.laddr for each in psutil.Process(process.pid).net_connections() if each.status == "LISTEN"

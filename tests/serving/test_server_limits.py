@@ -130,21 +130,18 @@ def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(ser
         client.close()
 
 
-@pytest.mark.parametrize("part", ["body", "head"])
-def test_140_half_sent_requests_block_no_other_client_and_release_their_memory(server, part):
-    """They are more than there may be connections, and 200 MB of bodies; ten seconds each for head and body."""
+def test_140_half_sent_requests_block_no_other_client_and_release_their_memory(server):
+    """They are more than there may be connections, and 100 MB of bodies; ten seconds each for head and body."""
     before = memory(server)
     incomplete_body = b"{" * (MAX_BODY_BYTES - 1)
     with answer_meanwhile(server), contextlib.ExitStack() as clients:
         connections = [clients.enter_context(connect(server)) for _ in range(140)]
         assert len(connections) > MAX_CONNECTIONS
         start = time.monotonic()
-        for client in connections:
-            if part == "body":
-                send(client, incomplete_body, MAX_BODY_BYTES)
-            else:
-                with contextlib.suppress(ConnectionError):
-                    client.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
+        for with_body, with_head in zip(connections[::2], connections[1::2], strict=True):
+            send(with_body, incomplete_body, MAX_BODY_BYTES)
+            with contextlib.suppress(ConnectionError):
+                with_head.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
         assert len(server.predict(SIMPLE["instances"])) == 1
         assert all(map(closed, connections))
         assert time.monotonic() - start < 3 * CLIENT_TIMEOUT  # one for the head, one for the body, and to close
@@ -169,11 +166,6 @@ LARGE = {
         "context must have at most 10,000",
     ),
     "unknown fields": (repeat('"{}":0,', '{{"instances":[{{{}}}]}}'), 422, "instances[0].100000 is not known"),
-    "bad candidates": (
-        repeat("{}.5,", '{{"instances":[{{"candidates":[{}]}}]}}'),
-        422,
-        "candidates[0] must be text",
-    ),
     "unknown candidates": (
         repeat('"{}",', '{{"instances":[{{"candidates":[{}]}}]}}'),
         422,
@@ -216,7 +208,6 @@ def test_10_000_new_items_with_their_columns_are_answered(server):
 @pytest.mark.parametrize(
     ("instances", "sentence"),
     [
-        ([{"k": 10_001}], "k must be at most 10,000 over all instances together, got 10,001"),
         ([{"k": 40}] * 251, "k must be at most 10,000 over all instances together, got 10,040"),
         (
             [{"new_items": {str(number): {} for number in range(50)}}] * 201,

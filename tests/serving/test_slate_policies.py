@@ -1,9 +1,5 @@
 """Exported policies of agents that rank: the scores and slates of their agents, served without TensorFlow."""
 
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,21 +107,4 @@ def test_served_slates_have_the_propensities_of_the_policy_that_collects(lists, 
     np.testing.assert_allclose([answer.propensities for answer in answers], exact, rtol=1e-4)
     np.testing.assert_allclose([answer.propensity for answer in answers], exact[:, 0], rtol=1e-4)
     assert len(set(exact[:, 0].round(3))) > 20
-
-
-SERVER = """
-import json, sys
-from recbandits.serving.policy import load
-
-answer = load(sys.argv[1]).recommend({"age": 1.0}, k=5, rng=3)
-assert not [name for name in sys.modules if name.split(".")[0] in ("tensorflow", "tf_agents", "keras", "tf_keras")]
-print(json.dumps([answer.item_ids, answer.propensities]))
-"""
-
-
-def test_a_process_without_tensorflow_serves_the_same_slate(agent_and_directory):
-    directory = agent_and_directory[1]
-    process = subprocess.run([sys.executable, "-c", SERVER, str(directory)], check=True, capture_output=True, text=True)
-    answer = policy.load(directory).recommend({"age": 1.0}, k=5, rng=3)
-    assert json.loads(process.stdout) == [answer.item_ids, answer.propensities]
-    assert "given those above it" in (directory / "MODEL_CARD.md").read_text()
+    assert "given those above it" in (agent_and_directory[1] / "MODEL_CARD.md").read_text()

@@ -55,7 +55,10 @@ def test_requests_without_a_user_are_split_by_the_shares_and_not_all_alike(relea
 
 
 def test_nothing_yet_is_no_error_and_nothing_there_is_one(tmp_path):
+    """The version that was undeployed last leaves an empty folder of policies."""
     assert versions.find(None) is versions.find("") is versions.find(tmp_path) is None
+    (tmp_path / "policies").mkdir()
+    assert versions.find(tmp_path) is None
     with pytest.raises(ValueError, match="there is nothing at"):
         versions.find(tmp_path / "none")
     (tmp_path / "notes.txt").write_text("mine")

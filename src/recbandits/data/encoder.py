@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -91,56 +91,72 @@ class Encoder:
         sentence names the column, the row and the value.
         """
         given = frame.columns.tolist()
-        for name in given:
-            self._require_known(name)
+        self._require_known(given)
         require(len(set(given)) == len(given), "columns", "all different", given)
         values = np.zeros((len(frame), len(self.names)), np.float32)
-        for name, column in frame.items():
-            fitted, position = self._positions[name]
-            if "levels" in fitted:
-                codes = pd.Index(fitted["levels"], dtype=object).get_indexer(_as_levels(column, name))
+        numbers = [name for name in given if name in self._scales]
+        if numbers:
+            table = frame if len(numbers) == len(given) else frame[numbers]
+            plain = all(map(_is_plain, table.dtypes.tolist()))  # one conversion of all columns takes less time
+            converted = [] if plain else [_as_numbers(column, name) for name, column in table.items()]
+            raw = table.to_numpy(float) if plain else np.column_stack(converted)
+            position, mean, deviation, flag = np.array([self._scales[name] for name in numbers]).T
+            missing = np.isnan(raw)
+            good = missing | np.where(flag, (raw == 0) | (raw == 1), np.abs(raw) <= _LARGEST)
+            for number in np.flatnonzero(~good.all(axis=0)):
+                expected = "0 or 1" if flag[number] else "a finite number"
+                _require(good[:, number], table[numbers[number]], numbers[number], expected)
+            values[:, position.astype(int)] = np.where(missing, 0.0, (raw - mean) / deviation)
+        for name in self._levels:
+            if name in frame:
+                codes = pd.Index(self.columns[name]["levels"], dtype=object).get_indexer(_as_levels(frame[name], name))
                 rows = np.flatnonzero(codes >= 0)
-                values[rows, position + codes[rows]] = 1.0
-            else:
-                values[:, position] = _encode_numbers(column, name, fitted)
+                values[rows, self.blocks[name].start + codes[rows]] = 1.0
         return values
 
     def encode_row(self, row: Mapping[str, Any]) -> np.ndarray:
         """Encode one row as `encode` does, float32 [numbers], in the time of a request; None and NaN are missing."""
-        values = np.zeros(len(self.names), np.float32)
+        self._require_known(row)
+        values, scales = np.zeros(len(self.names), np.float32), self._scales
         for name, value in row.items():
-            self._require_known(name)
             if value is None or value != value:
                 continue
-            fitted, position = self._positions[name]
-            if "levels" in fitted:
-                code = self._levels[name].get(_as_level(value, name))
-                if code is not None:
-                    values[position + code] = 1.0
+            if name not in scales:
+                position = self._levels[name].get(_as_level(value, name))
+                if position is not None:
+                    values[position] = 1.0
                 continue
+            position, mean, deviation, flag = scales[name]
             number = isinstance(value, (float, int, np.bool_, Real))  # the abstract type last: it is slow to check
-            if not number or not abs(value) <= _LARGEST or (not fitted and value not in (0, 1)):
-                require(False, f"column {name!r}", "a finite number" if fitted else "0 or 1", value)
-            values[position] = (float(value) - fitted.get("mean", 0.0)) / fitted.get("deviation", 1.0)
+            if not number or not abs(value) <= _LARGEST or (flag and value not in (0, 1)):
+                require(False, f"column {name!r}", "0 or 1" if flag else "a finite number", value)
+            values[position] = (float(value) - mean) / deviation
         return values
 
     @cached_property
-    def _positions(self) -> dict[str, tuple[Mapping[str, Any], int]]:
-        """From a column of the table to what was fitted to it and the position of its first number."""
+    def _scales(self) -> dict[str, tuple[int, float, float, bool]]:
+        """Position, mean and deviation of each number and flag, and whether it is a flag."""
         return {
-            part: (fitted, self.blocks[name].start + number)
+            part: (self.blocks[name].start + number, fitted.get("mean", 0.0), fitted.get("deviation", 1.0), not fitted)
             for name, fitted in self.columns.items()
+            if "levels" not in fitted
             for number, part in enumerate(self._parts(name))
         }
 
     @cached_property
     def _levels(self) -> dict[str, dict[str, int]]:
-        fitted = {name: column["levels"] for name, column in self.columns.items() if "levels" in column}
-        return {name: {level: code for code, level in enumerate(levels)} for name, levels in fitted.items()}
+        """Position of each level of each category."""
+        return {
+            name: {level: position for position, level in enumerate(fitted["levels"], self.blocks[name].start)}
+            for name, fitted in self.columns.items()
+            if "levels" in fitted
+        }
 
-    def _require_known(self, name: str) -> None:
-        if name not in self._positions:
-            require(False, "column", f"one of {', '.join(self._positions) or 'none'}", name)
+    def _require_known(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._scales and name not in self._levels:
+                known = [part for column in self.columns for part in self._parts(column)]
+                require(False, "column", f"one of {', '.join(known) or 'none'}", name)
 
     def _parts(self, name: str) -> list[str]:
         """Return the columns of the table that are encoded under a name."""
@@ -167,17 +183,13 @@ def _fit_column(values: pd.Series, name: str, max_levels: int, category: bool) -
     return {"levels": sorted(TEXT.accept(f"column {name!r}", level) for level, _ in counts)}
 
 
-def _encode_numbers(values: pd.Series, name: str, fitted: Mapping[str, Any]) -> np.ndarray:
-    numbers = _as_numbers(values, name)
-    if not fitted:
-        _require(np.isin(numbers, (0, 1)) | np.isnan(numbers), values, name, "0 or 1")
-    scaled = (numbers - fitted.get("mean", 0.0)) / fitted.get("deviation", 1.0)
-    return np.nan_to_num(scaled, nan=0.0)
+def _is_plain(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind in "fiub"
 
 
 def _as_numbers(values: pd.Series, name: str) -> np.ndarray:
     """Return numbers as float64 [n], NaN where they are missing."""
-    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "fiub":
+    if _is_plain(values.dtype):
         converted = values.to_numpy(float)
         _require(~(np.abs(converted) > _LARGEST), values, name, "a finite number")
         return converted

@@ -91,26 +91,31 @@ def convert_table(table: pa.Table | pd.DataFrame, kind: type[Record]) -> pa.Tabl
       Table of the fields with `arrow_schema(kind)`; narrow numbers become wider, times are converted to UTC.
 
     Raises:
-      ValueError: a column is missing, has another type, or lacks a value; the sentence names it. Or as `from_table`,
-        by which a table of pandas is converted.
+      ValueError: a column is missing, has another type, or lacks a value; the sentence names it. That of a table of
+        pandas is the one of `from_table`.
     """
     if isinstance(table, pd.DataFrame):
-        return to_table(from_table(table, kind), kind)
+        _require_columns(table.columns, kind)
+        try:
+            columns = {name: _as_arrow(table[name], field) for name, field in kind.fields.items()}
+            return convert_table(pa.table(columns), kind)
+        except WRONG_TYPE:
+            return to_table(from_table(table, kind), kind)  # refuses the first row that makes no record
     _require_columns(table.column_names, kind)
-    columns = []
+    converted = []
     for name, field in kind.fields.items():
         column = table[name]
         try:
             if not _can_hold(field.arrow, column.type) and not pa.types.is_null(column.type):
                 raise TypeError
-            columns.append(column.cast(field.arrow))
+            converted.append(column.cast(field.arrow))
             if pa.types.is_timestamp(field.arrow):
-                pc.min_max(columns[-1]).as_py()  # raises an error for years that a datetime cannot have
+                pc.min_max(converted[-1]).as_py()  # raises an error for years that a datetime cannot have
         except WRONG_TYPE:
             raise ValueError(f"{name} must be {field.expected}, got a column of {column.type}") from None
         known = np.full(len(column), field.optional) | column.is_valid().to_numpy()
         require_rows(known, name, field.expected, np.full(len(column), None))
-    return pa.Table.from_arrays(columns, schema=arrow_schema(kind))
+    return pa.Table.from_arrays(converted, schema=arrow_schema(kind))
 
 
 def _require_columns(names: Iterable, kind: type[Record]) -> None:
@@ -124,6 +129,13 @@ def _list_values(column: pd.Series, field: Field) -> list:
     if field.optional and column.dtype != object:
         column = column.astype(object).where(column.notna(), None)
     return column.tolist()
+
+
+def _as_arrow(column: pd.Series, field: Field) -> pa.Array:
+    """Return a column of pandas in Arrow, which would take True for a number and bytes for text in one of objects."""
+    if column.dtype == object:
+        return pa.array([field.accept(column.name, value) for value in column.tolist()], field.arrow)
+    return pa.array(column, from_pandas=field.optional)
 
 
 def _can_hold(wanted: pa.DataType, given: pa.DataType) -> bool:

@@ -57,8 +57,6 @@ class Outbox:
     """
 
     def __init__(self, open_sink, batch=500, seconds=0.5, seed=None, max_bytes=64_000_000, open_spool=None):
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, got {batch}")
         self._open_sink, self._batch, self._seconds = open_sink, batch, seconds
         self._random, self._max_bytes = random.Random(seed), max_bytes
         self._open_spool, self._spool, self._process = open_spool, None, None
