@@ -53,7 +53,7 @@ def refusal(trained_policy, spec, directory, features, **options):
     return None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     data=st.data(),
     ids=IDS,

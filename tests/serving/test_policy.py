@@ -221,7 +221,7 @@ def test_loaded_policies_score_as_their_agents_do(name, per_arm, tmp_path):
     """1,000 contexts and text ids, by the SavedModel's plain signature, and by its TF-Agents action."""
     environment = make_environment(per_arm)
     agent = make_agent(AGENTS[name], environment)
-    simulate(environment, agent, steps=50)
+    simulate(environment, agent, steps=30)
     rng = np.random.default_rng(0)
     users = rng.choice(environment.user_ids, 1000)
     movies = rng.permuted(np.tile(environment.movie_ids, (1000, 1)), axis=1)[:, :10]
