@@ -26,7 +26,7 @@ def is_run_here(path):
     return path.name not in ("copy.md", "CONTRIBUTING.md") and BLOCK.search(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("path", filter(is_run_here, FILES), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*filter(is_run_here, FILES)], ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_blocks_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECBANDITS_CONFIG", str(tmp_path / "recbandits.toml"))
