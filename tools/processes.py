@@ -22,7 +22,7 @@ def run_bounded(function, arguments, limit, on_steps, stop=None):
       function: of a module. Beside the arguments it takes a `multiprocessing.connection.Connection`, to which it sends
         one byte after each step. It has to end with the process that called it, `multiprocessing.parent_process()`.
       arguments: list of what can be pickled.
-      limit: seconds after which it is killed.
+      limit: seconds after which it is killed; the first call waits for the imports before them.
       on_steps: called several times a second with the number of steps done since the last call.
       stop: threading.Event after which it is killed; None for none.
 
@@ -30,10 +30,10 @@ def run_bounded(function, arguments, limit, on_steps, stop=None):
       The exit code, or None when it was killed.
     """
     steps, theirs = _WARM.Pipe(duplex=False)
-    deadline = time.monotonic() + limit
     process = _WARM.Process(target=_run, args=(function, *arguments, theirs))
     process.start()
     theirs.close()
+    deadline = time.monotonic() + limit
     groups = {process.pid}
     try:
         while process.is_alive() and time.monotonic() < deadline and not (stop and stop.is_set()):
@@ -44,6 +44,7 @@ def run_bounded(function, arguments, limit, on_steps, stop=None):
         return process.exitcode
     finally:
         kill(groups)
+        process.kill()  # where it leads no group yet
         process.join()
         steps.close()
 

@@ -38,7 +38,7 @@ def url(tmp_path_factory):
         assert address, Path(errors.name).read_text()
         yield address
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
         assert process.returncode == 0, Path(errors.name).read_text()
 
 
