@@ -8,6 +8,7 @@ import sys
 import threading
 
 import nbformat
+import pandas
 import papermill
 import psutil
 import threadpoolctl
@@ -50,6 +51,7 @@ class ForkedKernel(psutil.Process):
 def _become_kernel(directory, connection):
     os.setsid()
     os.chdir(directory)
+    pandas.set_option("display.max_columns", 20)  # as in a kernel: it was imported in a process that had none
     sys.path = ["", *(path for path in sys.path if path not in ("", str(ROOT)))]
     try:
         arguments = connection.recv()
