@@ -192,7 +192,7 @@ class LivePage(Page):
 
 
 def make_slider(title: str, values: tuple[str, ...], value: str, width: int = 190) -> CategoricalSlider:
-    """Make a slider over some values; the width in pixels has room for its title."""
+    """Make a slider over some values; the width in pixels fits its title."""
     return CategoricalSlider(title=title, categories=list(values), value=value, width=width)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 IMAGE = "recbandits-train"  # of every step in a template; Google Cloud is given the configuration's own instead
 ALARM = "RECBANDITS ALARM"  # begins the log line of a monitor's alarm, before the base name and the sentence
-SNAPSHOT = "snapshot"  # input that says in a word what there is to read; a run that is not told it may use no cache
+SNAPSHOT = "snapshot"  # input that names the data to be read; a run without it may use no cache
 
 
 class Run(NamedTuple):
