@@ -75,7 +75,7 @@ def main(source, target, profile, solutions, environment, cores, log, steps):
       log: pathlib.Path that takes what its processes say.
       steps: connection that takes a byte after each cell.
     """
-    with open(log, "wb") as output:
+    with open(log, "ab") as output:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(output.fileno(), stream.fileno())
     os.environ.clear()

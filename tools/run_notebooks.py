@@ -131,6 +131,7 @@ def run_one(source, copy, profile, build, limit, solutions=False, cores=None, on
         stale.unlink(missing_ok=True)
     for file in (copy, log):
         file.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")  # else a process that ends before it writes would be explained by the last run
     Config(artifacts="artifacts").write(own / "recbandits.toml")
     environment = os.environ | {"RECBANDITS_CONFIG": str(own / "recbandits.toml")}
     environment.pop("MPLBACKEND", None)  # the kernel's own shows the pictures
