@@ -1,15 +1,13 @@
 """Python programs of tests, forked from a process that has imported TensorFlow: each starts without those seconds."""
 
-import multiprocessing
 import os
 import runpy
 import sys
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tools.warm"])
+from tools.processes import WARM
 
 
-class ForkedPython(_CONTEXT.Process):
+class ForkedPython(WARM.Process):
     """A forked process that runs a program as its main module; `poll` and `communicate` are as of `subprocess.Popen`.
 
     Args:

@@ -11,8 +11,8 @@ import time
 
 import psutil
 
-_WARM = multiprocessing.get_context("forkserver")
-_WARM.set_forkserver_preload(["tools.warm"])
+WARM = multiprocessing.get_context("forkserver")
+WARM.set_forkserver_preload(["tools.warm"])
 
 
 def run_bounded(function, arguments, limit, on_steps, stop=None):
@@ -29,8 +29,8 @@ def run_bounded(function, arguments, limit, on_steps, stop=None):
     Returns:
       The exit code, or None when it was killed.
     """
-    steps, theirs = _WARM.Pipe(duplex=False)
-    process = _WARM.Process(target=_run, args=(function, *arguments, theirs))
+    steps, theirs = WARM.Pipe(duplex=False)
+    process = WARM.Process(target=_run, args=(function, *arguments, theirs))
     process.start()
     theirs.close()
     deadline = time.monotonic() + limit

@@ -1,7 +1,6 @@
 """Try the project on Google Cloud: set up, build, train, deploy the loop, predict, log; then remove everything.
 
-It costs about a dollar and takes at most an hour. After a failure, too, it removes all
-that has its prefix.
+It costs about a dollar and takes at most an hour. After a failure, too, it removes all that has its prefix.
 """
 
 import argparse
