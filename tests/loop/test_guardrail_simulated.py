@@ -86,3 +86,14 @@ def test_a_truly_equal_canary_is_promoted_within_a_round_of_the_quick_profile_in
         looks = np.arange(1, 5) * settings.decisions // 4
         kinds[outcome(settings.guardrail, rng, log.user_id, [log.reward] * 2, looks, covariates)] += 1
     assert kinds["promoted"] >= 0.8 * 50
+
+
+def test_a_few_users_with_most_decisions_are_no_evidence():
+    """2 of 100 users have six in ten decisions, and the canary is worse by the margin: 0.3 of 3 stars."""
+    kinds, weights = Counter(), np.repeat([0.3, 0.4 / 98], [2, 98])
+    for seed in range(RUNS):
+        rng = np.random.default_rng(seed)
+        users, level = rng.choice(100, 4000, p=weights), rng.normal(3, 1, 100)
+        stars = level[users] + rng.normal(0, 1, 4000)
+        kinds[outcome(Guardrail(), rng, users, [stars - 0.3, stars], range(200, 4001, 200))] += 1
+    assert max(kinds["promoted"], kinds["rolled back"]) / RUNS <= upper_bound(0.05)
