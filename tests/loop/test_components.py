@@ -111,7 +111,7 @@ def test_the_importer_writes_a_log(project, run_step, tmp_path):
     interactions, rewards = simulate_log(project.users, 50, start, 30.0, candidates=5)
     write_log(tmp_path / "log", interactions, rewards)
     outputs = run_step(importer, config=project.parameter, log=str(tmp_path / "log"))
-    rows = project.platform.warehouse.decisions(start, end, 5.0, 1.0)
+    rows = project.platform.warehouse.decisions(start, end, STARS)
     assert rows["event_id"].to_pylist() == interactions["event_id"].to_pylist()
     counts = {"decisions": 50, "rewards": len(rewards), "written": 50 + len(rewards)}
     assert outputs.artifacts["metrics"][1] == counts

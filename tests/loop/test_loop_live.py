@@ -96,7 +96,7 @@ def test_the_last_policy_is_truly_better_than_the_first(ended):
 def test_everything_that_users_reported_is_in_the_warehouse(ended):
     assert ended.complete
     warehouse, now, counts = ended.loop.platform.warehouse, datetime.now(UTC), ended.loop.simulator.counts
-    logged = warehouse.counts(now - timedelta(hours=1), now, SETTINGS.join.window)
+    logged = warehouse.counts(now - timedelta(hours=1), now, SETTINGS.join)
     assert logged.total == sum(logged[1:-1])  # the last field is no class
     assert logged.quarantined == logged.orphan == 0
     assert counts["reported"] == counts["reports"]

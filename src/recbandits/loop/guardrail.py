@@ -20,8 +20,8 @@ from recbandits.loop import canary
 from recbandits.loop.canary import Experiment
 from recbandits.loop.gate import finite_or_none, predicted_values
 from recbandits.loop.ingest import log_of
-from recbandits.loop.settings import Guardrail, Join
-from recbandits.platforms.warehouse import Warehouse
+from recbandits.loop.settings import Guardrail
+from recbandits.platforms.warehouse import Join, Warehouse
 from recbandits.records import Verdict
 
 _MISMATCH = 0.001  # probability with which a right split ever raises the alarm
@@ -57,7 +57,7 @@ def guard(
       endpoint: `platforms.endpoints.Endpoint`
       warehouse: of the verdicts, decisions and rewards.
       now: aware datetime; decisions count once their window has closed.
-      rule: `settings.Join`
+      rule: `platforms.warehouse.Join`
       guardrail: `settings.Guardrail`
       policies: function from version to `ServedPolicy`, or None for one that cannot be loaded, whose predictions reduce
         the variance; each decision is then read, where otherwise sums by user are. None for no reduction.
@@ -102,9 +102,9 @@ def collect_evidence(
     versions = experiment.newest, experiment.other
     predictors = [policy for policy in map(policies, versions) if policy is not None] if policies else []
     if predictors:
-        rewards, users, covariates = _sides_of_decisions(warehouse.decisions(*span, **vars(rule)), versions, predictors)
+        rewards, users, covariates = _sides_of_decisions(warehouse.decisions(*span, rule), versions, predictors)
     else:
-        rewards, users, covariates = _sides_of_sums(warehouse.by_user(*span, **vars(rule)), versions)
+        rewards, users, covariates = _sides_of_sums(warehouse.by_user(*span, rule), versions)
     return compare(rewards, users, covariates, experiment, guardrail)
 
 
