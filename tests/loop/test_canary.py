@@ -372,6 +372,19 @@ def test_a_look_reads_one_row_for_each_user_and_not_for_each_decision(traffic, p
     assert evidence.margin == pytest.approx(0.07 * rewards[1].mean())
 
 
+def test_after_the_promotion_a_look_reads_one_row_for_each_user_although_there_are_policies(traffic, policies):
+    """A canary ends at its deadline; the control after it stays until the next deployment, however long that is."""
+    policy_of = {policy.version: policy for policy in policies}
+    traffic.serve(1000, {policies[1].version: 0.05})
+    assert traffic.guard().kind == "promoted"
+    traffic.now += timedelta(seconds=RULE.window)  # the guardrail waited so long
+    traffic.serve(3000, {})
+    traffic.warehouse.most, end = 0, traffic.now + timedelta(seconds=RULE.window + 1)
+    evidence = collect_evidence(traffic.experiment, traffic.warehouse, end, RULE, GUARDRAIL, policy_of.get)
+    assert sum(evidence.decisions) == 3000
+    assert traffic.warehouse.most < 1000
+
+
 def test_predicted_rewards_of_the_policies_reduce_the_variance(traffic, users, policies):
     """Both sides get the same rewards; covariates are the predictions of each policy for a context."""
     rng, n = np.random.default_rng(0), 1000

@@ -60,7 +60,7 @@ def guard(
       rule: `platforms.warehouse.Join`
       guardrail: `settings.Guardrail`
       policies: function from version to `ServedPolicy`, or None for one that cannot be loaded, whose predictions reduce
-        the variance; each decision is then read, where otherwise sums by user are. None for no reduction.
+        the variance of a canary. None for no reduction.
 
     Returns:
       `Verdict`, "ramped", "promoted", "rolled back" or "withdrawn", which is in the warehouse already; or None.
@@ -95,13 +95,14 @@ def collect_evidence(
 ) -> Evidence:
     """Compute the `Evidence` of an experiment by the arguments of `guard`.
 
-    Without policies a sum of each user is read, however many decisions there are.
+    The predictions need each decision. Without them, and after the promotion, which has no deadline, sums by user are
+    read, however many decisions there are.
     """
     start = experiment.start + timedelta(seconds=guardrail.settling)
     span = start, max(start, now - timedelta(seconds=rule.window))
     versions = experiment.newest, experiment.other
-    predictors = [policy for policy in map(policies, versions) if policy is not None] if policies else []
-    if predictors:
+    loaded = map(policies, versions) if policies and not experiment.promoted else ()
+    if predictors := [policy for policy in loaded if policy is not None]:
         rewards, users, covariates = _sides_of_decisions(warehouse.decisions(*span, rule), versions, predictors)
     else:
         rewards, users, covariates = _sides_of_sums(warehouse.by_user(*span, rule), versions)
