@@ -48,10 +48,10 @@ def guard(
 
     A canary is promoted when it is non-inferior: the lower bound of the difference is above -margin. It is rolled back
     when it is significantly worse: the upper bound is below -margin. In between it gets a larger share, and is
-    withdrawn when it has had its time with it, or when the split is not as the shares say. After the promotion it is
-    compared with the users who kept its predecessor, and rolled back when it is significantly worse. The bounds are
-    those of a confidence sequence, so that one may look at any time; the decisions with each share are an experiment of
-    their own.
+    withdrawn when it has had its time with it. After the promotion it is compared with the users who kept its
+    predecessor, and rolled back when it is significantly worse. Before and after, it is withdrawn when the split is not
+    as the shares say. The bounds are those of a confidence sequence, so that one may look at any time; the decisions
+    with each share are an experiment of their own.
 
     Args:
       endpoint: `platforms.endpoints.Endpoint`
@@ -135,7 +135,7 @@ def decide(experiment: Experiment, evidence: Evidence, guardrail: Guardrail) -> 
     enough = min(decisions) >= guardrail.least and math.isfinite(width) and not mismatch
     if enough and interval.high < -margin:
         return "rolled back", f"It is significantly worse, by more than {margin:.3g} {measurement}."
-    if experiment.promoted:
+    if experiment.promoted and not mismatch:
         return None, ""
     if enough and interval.low > -margin:
         return "promoted", f"It is non-inferior by a margin of {margin:.3g} {measurement}."
