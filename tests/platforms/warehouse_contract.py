@@ -217,8 +217,7 @@ class WarehouseContract:
         state = warehouse.state()
         assert state["interactions"] == {"rows": 2, "newest": time_at(7)}
         assert state["rewards"] == {"rows": 1, "newest": time_at(9)}
-        assert state["joined"] == {"rows": 1, "newest": START}
-        assert set(state) == {"interactions", "rewards", "quarantine", "verdicts", "joined"}
+        assert set(state) == {"interactions", "rewards", "quarantine", "verdicts"}
 
     def test_dropped_decisions_leave_no_orphans(self, warehouse):
         """The old event also has a second report of its decision, from after the time limit."""

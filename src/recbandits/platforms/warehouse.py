@@ -157,10 +157,7 @@ class Warehouse(ABC):
         return self.query(sql.VERDICTS).cast(arrow_schema(Verdict)).to_pandas()
 
     def state(self) -> dict[str, dict]:
-        """How much there is, and how new: dict of table to {"rows": int, "newest": datetime or None}.
-
-        Beside the four tables there is "joined": the decisions that have a reward.
-        """
+        """How much there is, and how new: dict of table to {"rows": int, "newest": datetime or None}."""
         rows = ((row["name"], row["number"], row["newest"]) for row in self.query(sql.STATE).to_pylist())
         return {name: {"rows": number, "newest": time and TIME.accept("newest", time)} for name, number, time in rows}
 
