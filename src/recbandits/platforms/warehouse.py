@@ -72,12 +72,10 @@ class Counts(NamedTuple):
 class Warehouse(ABC):
     """Interactions, rewards, quarantined messages and verdicts of one project.
 
-    A decision is the earliest row of an event. Its reward comes from the reports from `skew` seconds before its time to
-    `window` seconds later, both included: by the rule `take` from the first, the last or the largest of several (of
-    equal times the smaller value is first), or as their sum. Without a report it is `default`, or the decision stays
-    out where that is None. A decision whose reward is outside [lowest, highest] is quarantined: only `outside` and
-    `counts` know of it. A span of time [start, end), aware datetimes, bounds the times of decisions, of rewards without
-    one, and of quarantined messages; all else that an event has belongs to its decision.
+    A decision is the earliest row of an event. It gets its reward by a `Join`, whose window includes both ends; of
+    reports at one time the smallest value is first. Of a decision whose reward is outside the range only `outside` and
+    `counts` know. A span of time [start, end), aware datetimes, bounds the times of decisions, of rewards without one,
+    and of quarantined messages; all else that an event has belongs to its decision.
 
     All methods raise ValueError for arguments that are not as described, and `PlatformError` with one sentence where
     the warehouse does not answer; what was to be written may be written then or not.

@@ -81,7 +81,7 @@ def set_up(config: Config) -> list[Outcome]:
     return [*outcomes, *(Outcome(kind, name, "created") for kind, name in alerts)]
 
 
-def service_agent(service, number):
+def service_agent(service: str, number: str) -> str:
     """Return the e-mail address of Google's own account for a service in a project."""
     return f"service-{number}@gcp-sa-{service}.iam.gserviceaccount.com"
 
