@@ -12,6 +12,7 @@ import threading
 import time
 import zipfile
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -247,3 +248,16 @@ def test_a_second_loop_in_the_same_place_is_refused_and_harms_nothing(tmp_path):
 def test_options_that_cannot_be_are_refused(options, sentence):
     with pytest.raises(SystemExit, match=sentence):
         main(**options)
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, ["deploy", "follow"]), ({"remove": True}, ["remove"])])
+def test_on_google_cloud_the_command_deploys_and_follows_the_loop_or_removes_it(options, expected, monkeypatch):
+    for name, value in (("PLATFORM", "gcp"), ("PROJECT", "movie-lab-42")):
+        monkeypatch.setenv(f"RECBANDITS_{name}", value)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # those of the test runner stay
+    calls = []
+    for name in ("deploy", "follow", "remove"):
+        call = partial(lambda name, config, *_: calls.append((name, config.project)), name)
+        monkeypatch.setattr(f"recbandits.loop.__main__.{name}_loop", call)
+    main(**options)
+    assert calls == [(name, "movie-lab-42") for name in expected]
