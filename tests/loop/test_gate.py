@@ -146,6 +146,14 @@ def test_a_candidate_is_held_where_there_are_too_few_decisions(users, log, rows)
     assert judgement.missing.endswith(f"as much as those of 5 users with equally many each, got {rows:.1f}")
 
 
+def test_a_candidate_is_held_where_one_user_has_most_decisions(users, log):
+    """Half of the decisions are worth 1 / 0.25 = 4 users at most, however many have the others."""
+    one_user = dataclasses.replace(log, user_id=np.where(np.arange(len(log)) % 2, 0, log.user_id))
+    judgement = judge_log(one_user, policy(users, 0.2), policy(users, 0.5), Gate(margin=0.0))
+    assert judgement.outcome == "held"
+    assert "5 users with equally many each" in judgement.missing
+
+
 def test_a_candidate_whose_scores_are_not_numbers_does_not_pass(users, log):
     judgement = judge_log(log, policy(users, math.nan), policy(users, 0.5))
     assert judgement.outcome == "held"
