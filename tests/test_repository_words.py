@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from tools.links import markdown_files
-from tools.notebooks import ROOT, find_notebooks, read
+from tools.notebooks import ROOT, find_notebooks, markdown, read
 
 LAYERS = ["records", "data", "exploration", "evaluation", "environments", "agents", "training", "plots"]
 MODULES = ["__init__", "checks", "config", "notebook", "tf"]
@@ -16,6 +16,11 @@ FILES = [
     *(ROOT / "src" / "recbandits" / f"{name}.py" for name in MODULES),
     *markdown_files(ROOT),
     *find_notebooks(),
+]
+PAGES = ["README", "agents", "glossary", "rl-for-recsys", "rl-methods", "tf-agents-overview", "training-and-profiling"]
+SHORT = [  # their sentences have at most 25 words
+    *find_notebooks(patterns="00-* 01-online-bandit-simulation/* 02a-* 02b-* 02c-*"),
+    *(ROOT / "learning" / f"{name}.md" for name in PAGES),
 ]
 
 
@@ -42,3 +47,23 @@ def test_a_banned_word_is_found_in_prose_and_in_names_and_other_words_are_left_a
     for text in ("the luck of the draw", "def luck(x)", "self._luck = 1", "Nobody knows", "ROOMS"):
         assert len(banned(text)) == 1, text
     assert banned("plucked, bedroom, household, a threshold, untold") == []
+
+
+def sentences(text):
+    """List the sentences of a page, without code, tables, headings, badges and costs; a formula counts as one word."""
+    text = re.sub(r"```.*?```|<[^>]+>", "", text, flags=re.DOTALL)
+    text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$", "x", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text), flags=re.DOTALL)
+    blocks = re.split(r"\n\s*\n|\n(?=[-*\d#|] ?)", text)
+    kept = [" ".join(block.split()) for block in blocks if not re.match(r"\s*(\||#|!|Open in|\*\*minutes)", block)]
+    return [sentence for block in kept for sentence in re.split(r"(?<=[.!?:])[*]*\s+(?=[A-Z`*\[\"(])", block)]
+
+
+def test_sentences_are_short():
+    texts = {path: markdown(read(path)) if path.suffix == ".ipynb" else path.read_text("utf-8") for path in SHORT}
+    long = [sentence for text in texts.values() for sentence in sentences(text) if len(sentence.split()) > 25]
+    assert long == []
+
+
+def test_a_sentence_ends_with_its_stop_or_paragraph():
+    text = "# A title\n\nOne $x + y$. **Two** [three](four)\n- five\n\n| a | b |"
+    assert sentences(text) == ["One x.", "**Two** three", "- five"]
