@@ -33,16 +33,18 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 JOIN = Join(60.0, lowest=-1e9, highest=1e9, default=-1.0)
 PATIENCE = 180.0  # seconds until everything that waits must be in the warehouse
 
-COMMON = """
+COMMON = f"""
 import random, sys, time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from recbandits.config import Config
 from recbandits.platforms import choose
+from recbandits.platforms.warehouse import Join
 from recbandits.records import Interaction, Reward
 
 platform = choose(Config(artifacts=sys.argv[1]))
 START = datetime(2026, 1, 1, tzinfo=UTC)
+JOIN = {JOIN}
 """
 # Pair n of a publisher has the reward n % 5. It notes a pair once both are published; after a kill it goes on after its
 # last note, so that what it had published without a note is published again. Three rewards in ten are published twice,
