@@ -96,7 +96,9 @@ class _Copy:
 
         self.owner, self._last = owner, dict.fromkeys(sql.BY_NAME, 0)
         # With one thread sums are added up in the same order every time.
-        self.connection = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
+        # What does not fit into memory would be written to the working directory, for every user to read.
+        settings = {"threads": 1, "enable_external_access": False, "temp_directory": ""}
+        self.connection = duckdb.connect(":memory:", config=settings)
         self.connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
         self._columns = {}
         for table in sql.TABLES.values():
@@ -127,7 +129,7 @@ def _explained(file):
 
     try:
         yield
-    except (duckdb.Error, SqlglotError) as error:
+    except (duckdb.Error, SqlglotError, RecursionError) as error:
         line = str(error).strip().splitlines()[0]
         raise PlatformError(f"warehouse {file} could not be asked: {line}") from error
 
