@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -302,6 +303,20 @@ def test_a_file_that_was_copied_in_part_is_refused_with_a_sentence(unit, content
         with pytest.raises(PlatformError, match=r"run\.json cannot be read: "):
             method()
     (unit.directory / "run.json").unlink()
+
+
+def test_a_unit_is_stopped_on_a_full_disk(unit):
+    """Its end cannot be written; to stop it and to remove its files may be what makes space."""
+    unit.start(SLEEP)
+    until(lambda: "ready" in unit.log())
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
+    try:
+        unit.kill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(unit.members()) == []
+    assert unit.status().state == "interrupted"
 
 
 def test_the_draft_of_a_starter_that_was_killed_is_no_unit(unit):

@@ -82,7 +82,7 @@ def read(directory: str | Path) -> tuple[dict, dict[str, bytes]]:
         for name in sorted(files.keys() - settings["files"].keys()):
             raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} has {name}")
         contents = {name: path.read_bytes() for name, path in files.items()}
-    except OSError as error:  # of another user, or a link to nothing
+    except (OSError, RecursionError) as error:  # of another user, a link to nothing, or nested too deep
         raise ValueError(f"policy {directory.name} cannot be read: {error}") from error
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != settings["files"][name]:

@@ -158,7 +158,8 @@ class Unit:
         if self.run:
             with held(self.directory) as lock:  # without the lock another start is in progress
                 if lock is not None and self._end() is None and not self._lives():
-                    self._write_end("stopped", -signal.SIGKILL)
+                    with contextlib.suppress(OSError):  # on a full disk it remains "interrupted"
+                        self._write_end("stopped", -signal.SIGKILL)
 
     def members(self) -> Iterator[psutil.Process]:
         """Yield the processes that have the name of the last start in their environment, without zombies."""
@@ -200,9 +201,7 @@ class Unit:
             if stopped.is_set():
                 stop()
             code = children[0].wait()
-            while rest := [
-                each for each in self.members() if each.pid != os.getpid()
-            ]:  # as the end of a container does
+            while rest := [each for each in self.members() if each.pid != os.getpid()]:  # as a container does
                 for process in rest:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.kill()
