@@ -210,6 +210,24 @@ def test_the_token_of_an_endpoint_is_its_users_alone(endpoint):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def test_what_a_killed_deployment_left_to_the_server_is_set_right_by_the_next_process(endpoint, exported, config):
+    """It was killed after the server had taken a release, and before the release had its name."""
+    first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 0)
+    endpoint._ask("PUT", "/release", {"shares": {second: 100}})
+    storage = endpoint.directory / "storage"
+    for draft in (storage / ".release.json.k3x", storage / "policies" / f".{second}.k3x"):
+        draft.mkdir()
+    again = LocalPlatform(config).endpoints.create()
+    assert again._ask("GET", "/release")["shares"] == again.traffic_split == {first: 100, second: 0}
+    assert list(storage.rglob(".*")) == []
+    endpoint.split({second: 100})
+    endpoint.undeploy(first)
+    endpoint.undeploy(second)
+    endpoint._ask("PUT", "/release", {"shares": {endpoint.deploy(exported[0]): 100}})
+    (storage / "release.json").unlink()
+    assert not LocalPlatform(config).endpoints.create().health()["ready"]
+
+
 def test_a_server_that_does_not_start_is_reported_with_its_last_words(config, exported):
     endpoint = LocalPlatform(config).endpoints.create("broken")
     endpoint.deploy(exported[0])

@@ -180,11 +180,11 @@ class Outbox:
 
     def _keep(self, events):
         """Return whether the spool has taken the events."""
+        kept = False
         try:
             kept = self._spool is not None and self._spool.append(events)
         except BaseException as error:  # the thread must not end
             logging.warning("events cannot be kept on the disk: %r", error)
-            kept = False
         self._count("spooled", kept * len(events))
         return kept
 

@@ -32,11 +32,7 @@ from recbandits.serving.predictor import BanditHandler, problem, read_body
 from recbandits.serving.schemas import RefusalError, ReleaseDocument, openapi
 from recbandits.serving.traffic_split import TrafficSplit
 
-DEFAULTS = {
-    "AIP_HTTP_PORT": "8080",
-    "AIP_HEALTH_ROUTE": "/health",
-    "AIP_PREDICT_ROUTE": "/predict",
-}
+DEFAULTS = {"AIP_HTTP_PORT": "8080", "AIP_HEALTH_ROUTE": "/health", "AIP_PREDICT_ROUTE": "/predict"}
 TOKEN_VARIABLE = "RECBANDITS_ADMIN_TOKEN"
 _SWITCH_INTERVAL = 0.0005  # seconds until a waiting thread runs: the event log must not delay answers by 5 ms
 _SHUTDOWN_TIMEOUT = 2  # seconds for requests in progress when the process has to end; the event log is delivered next

@@ -19,7 +19,7 @@ from recbandits import checks
 from recbandits.config import Config
 from recbandits.platforms.endpoints import Endpoint, in_context, with_version
 from recbandits.platforms.jobs import check_name
-from recbandits.platforms.local.files import held, one_sentence, private
+from recbandits.platforms.local.files import held, one_sentence, private, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
@@ -107,6 +107,11 @@ class LocalEndpoint(Endpoint):
         command = [sys.executable, "-m", "recbandits.serving.server", "--uds", str(_socket_path(self.directory))]
         self.unit.start(command, variables, restart=True)
         self.unit.wait_ready(lambda: self.health()["alive"])
+        # A process that was killed may have left the server another release than the one that is written, and drafts.
+        release, _ = self._read()
+        self._ask("PUT" if release else "DELETE", "/release", release and vars(release))
+        for draft in (*self._storage.glob(".*"), *self._storage.glob(f"{versions.POLICIES}/.*")):
+            shutil.rmtree(draft)
 
     @in_context
     def deploy(self, policy: str | Path, traffic_percentage: int = 100) -> str:
@@ -143,9 +148,9 @@ class LocalEndpoint(Endpoint):
 
     def health(self) -> dict:
         """Dict: alive, ready (which is what Vertex AI means by healthy), and the reason why not."""
-        if not self.unit.running:
-            return {"alive": False, "ready": False, "reason": "the server is not running"}
         try:
+            if not self.unit.running:
+                raise PlatformError("the server is not running")
             (alive, _), (ready, answer) = self._send("GET", "/live"), self._send("GET", "/health")
         except PlatformError as error:
             return {"alive": False, "ready": False, "reason": str(error)}
@@ -188,8 +193,7 @@ class LocalEndpoint(Endpoint):
     def _write(self, release, _):
         """Have the server take a release that is written, and give it the name by which its next start finds it."""
         with checks.replacing(self._storage / versions.FILE) as draft:
-            draft.touch(0o600)
-            draft.write_text(json.dumps(vars(release)), encoding="utf-8")
+            write_json(draft, vars(release))
             self._ask("PUT", "/release", vars(release))
 
     def _remove(self, version, release, state):

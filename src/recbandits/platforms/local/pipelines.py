@@ -96,9 +96,8 @@ def execute(unit: Unit) -> None:
     from kfp.components import load_component_from_text
 
     warnings.filterwarnings("ignore", message="You may be attemping to run a task that uses custom")
-    local.init(
-        runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(unit.directory / _STEPS), raise_on_error=True
-    )
+    runner, folder = local.SubprocessRunner(use_venv=False), str(unit.directory / _STEPS)
+    local.init(runner=runner, pipeline_root=folder, raise_on_error=True)
     request = unit.run["request"]
     pipeline = load_component_from_text(request["template"])
     try:
