@@ -1,5 +1,8 @@
 """Checks of values, and files that are complete or absent."""
 
+import errno
+import os
+import stat
 import threading
 from pathlib import Path
 
@@ -99,6 +102,21 @@ def test_a_file_is_as_it_was_when_its_writer_fails(tmp_path):
     assert [(file.name, file.read_text()) for file in path.parent.iterdir()] == [("a.txt", "first")]
     checks.write_text(path, "second")
     assert [(file.name, file.read_text()) for file in path.parent.iterdir()] == [("a.txt", "second")]
+
+
+def test_a_file_that_the_disk_does_not_take_does_not_take_its_name(tmp_path, monkeypatch):
+    """A disk may say only when a file is flushed that it is full; that a directory cannot be flushed is no error."""
+    checks.write_text(tmp_path / "a", "old")
+
+    def refuse(descriptor):
+        raise OSError(errno.EINVAL if stat.S_ISDIR(os.fstat(descriptor).st_mode) else errno.ENOSPC, "refused")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="refused"):
+        checks.write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    checks.flush(tmp_path)
 
 
 def test_two_writers_of_one_path_have_drafts_of_their_own(tmp_path):

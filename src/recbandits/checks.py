@@ -180,10 +180,12 @@ def write_text(path: str | os.PathLike, text: str) -> Path:
 
 
 def flush(path: Path) -> None:
-    """Flush a file, or the entries of a directory, to the disk."""
+    """Flush a file, or the entries of a directory, to the disk; OSError where the disk does not take the file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some mounted file systems cannot flush directories
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some mounted file systems cannot flush directories
+            raise
     finally:
         os.close(descriptor)

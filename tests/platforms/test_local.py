@@ -74,6 +74,12 @@ def test_artifacts_that_cannot_hold_a_directory_are_refused(tmp_path):
         platform.create()
 
 
+def test_directories_are_for_their_owner_alone(platform):
+    platform.create()
+    modes = {path.stat().st_mode & 0o777 for path in platform.config.artifacts_dir.iterdir()}
+    assert modes == {0o700}
+
+
 def test_windows_is_refused_with_a_sentence(tmp_path, monkeypatch):
     config = Config(artifacts=str(tmp_path))
     monkeypatch.setattr("recbandits.platforms.local.os.name", "nt")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -153,20 +154,78 @@ def test_undeploying_the_last_version_leaves_an_endpoint_that_starts_again(endpo
     assert again.health()["ready"]
 
 
-def test_a_copy_that_a_killed_deployment_left_damaged_is_replaced(endpoint, exported):
+@pytest.mark.parametrize("link", [None, "/nowhere", "/proc/self/mem"])
+def test_a_copy_that_a_killed_deployment_left_damaged_is_replaced(endpoint, exported, link):
+    """Its scorer is missing, or a link to nothing, or to what the system refuses to read."""
     version = load(exported[0]).version
     policy_dir = endpoint.directory / "storage" / "policies" / version
     shutil.copytree(exported[0], policy_dir)
     (policy_dir / "scorer.npz").unlink()
+    if link:
+        (policy_dir / "scorer.npz").symlink_to(link)
     assert endpoint.deploy(exported[0]) == version
     assert load(policy_dir).version == version
     assert len(endpoint.predict([{"user_id": 7}])) == 1
+
+
+def test_a_read_only_policy_is_deployed_as_a_copy_that_can_be_removed(endpoint, exported, tmp_path):
+    """Its owner could neither rename nor empty a directory that is read-only itself."""
+    policy = shutil.copytree(exported[0], tmp_path / "policy")
+    for path in (policy, *policy.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    copy = endpoint.directory / "storage" / "policies" / endpoint.deploy(policy)
+    modes = {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in (copy, *copy.rglob("*"))}
+    assert modes == {(True, 0o700), (False, 0o600)}
+
+
+def test_on_a_full_disk_the_release_stays_and_the_sentence_says_why(endpoint, exported):
+    """Files may have 1,000 bytes while a policy is copied, and 10 while a release is written."""
+    first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 30)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    changes = {1000: lambda: endpoint.deploy(exported[2]), 10: lambda: endpoint.split({first: 0, second: 100})}
+    for size, change in changes.items():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+        try:
+            with pytest.raises(PlatformError, match=r"^endpoint recbandits-v1 could not be changed: .*File too large"):
+                change()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        assert endpoint.traffic_split == endpoint._ask("GET", "/release")["shares"] == {first: 70, second: 30}
+        assert {path.name for path in (endpoint.directory / "storage" / "policies").iterdir()} == {first, second}
+
+
+def test_a_link_of_another_user_in_the_temporary_folder_is_not_followed(tmp_path, monkeypatch):
+    """The socket of a long path is there, and who has it is sent the token."""
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    (tmp_path / f"recbandits-{os.geteuid()}").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    with pytest.raises(PlatformError, match=r"must be a directory to which this user alone can write"):
+        LocalPlatform(Config(artifacts=str(tmp_path / ("long" * 40)))).endpoints.create()
+    assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o755
 
 
 def test_the_token_of_an_endpoint_is_its_users_alone(endpoint):
     file = endpoint.directory / "run.json"
     assert len(json.loads(file.read_text())["variables"]["RECBANDITS_ADMIN_TOKEN"]) == 32
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_what_a_killed_deployment_left_to_the_server_is_set_right_by_the_next_process(endpoint, exported, config):
+    """It was killed after the server had taken a release, and before the release had its name."""
+    first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 0)
+    endpoint._ask("PUT", "/release", {"shares": {second: 100}})
+    storage = endpoint.directory / "storage"
+    for draft in (storage / ".release.json.k3x", storage / "policies" / f".{second}.k3x"):
+        draft.mkdir()
+    again = LocalPlatform(config).endpoints.create()
+    assert again._ask("GET", "/release")["shares"] == again.traffic_split == {first: 100, second: 0}
+    assert list(storage.rglob(".*")) == []
+    endpoint.split({second: 100})
+    endpoint.undeploy(first)
+    endpoint.undeploy(second)
+    endpoint._ask("PUT", "/release", {"shares": {endpoint.deploy(exported[0]): 100}})
+    (storage / "release.json").unlink()
+    assert not LocalPlatform(config).endpoints.create().health()["ready"]
 
 
 def test_a_server_that_does_not_start_is_reported_with_its_last_words(config, exported):

@@ -148,6 +148,13 @@ def test_a_function_without_a_topic_is_refused_in_a_sentence(deployment, tmp_pat
         deployment.functions.deploy(Function("greet", tmp_path, "greet"))
 
 
+def test_a_file_in_the_way_of_a_function_is_a_sentence(deployment, tmp_path):
+    (tmp_path / "main.py").touch()
+    (deployment.platform.config.artifacts_dir / "functions" / "blocked").write_text("mine")
+    with pytest.raises(PlatformError, match=r"^function blocked could not be deployed: (Not a directory|File exists)"):
+        deployment.functions.deploy(Function("blocked", tmp_path, "f", deployment.topic))
+
+
 def test_a_function_that_is_deleted_is_gone_with_its_subscription_and_deleting_again_is_no_error(deployment, tmp_path):
     (tmp_path / "main.py").write_text("def ignore(event): pass")
     deployment.functions.deploy(Function("ignore", tmp_path, "ignore", deployment.topic))

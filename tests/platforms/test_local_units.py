@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from recbandits.platforms.local import files, units
 from recbandits.platforms.local.files import held, is_held, read_json, require_local, write_json
-from recbandits.platforms.local.units import VARIABLE, Unit
+from recbandits.platforms.local.units import VARIABLE, Unit, units_below
 from recbandits.platforms.protocol import PlatformError
 from tests.waiting import is_gone, until
 
@@ -288,6 +289,42 @@ def test_a_directory_that_cannot_be_written_is_refused_with_a_sentence(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(PlatformError, match=r"unit a could not be started: (Not a directory|File exists)"):
         Unit(tmp_path / "file" / "unit", "unit a").start(SLEEP)
+
+
+@pytest.mark.parametrize("content", [b'{"command": [', b"[" * 100_000, b"\xff", None])
+def test_a_file_that_was_copied_in_part_is_refused_with_a_sentence(unit, content):
+    """None is a file that the system refuses to read."""
+    unit.directory.mkdir(parents=True)
+    if content is None:
+        (unit.directory / "run.json").symlink_to("/proc/self/mem")
+    else:
+        (unit.directory / "run.json").write_bytes(content)
+    for method in (unit.status, unit.stop, lambda: unit.start(SLEEP), lambda: list(units_below(unit.directory))):
+        with pytest.raises(PlatformError, match=r"run\.json cannot be read: "):
+            method()
+    (unit.directory / "run.json").unlink()
+
+
+def test_a_unit_is_stopped_on_a_full_disk(unit):
+    """Its end cannot be written; to stop it and to remove its files may be what makes space."""
+    unit.start(SLEEP)
+    until(lambda: "ready" in unit.log())
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
+    try:
+        unit.kill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(unit.members()) == []
+    assert unit.status().state == "interrupted"
+
+
+def test_the_draft_of_a_starter_that_was_killed_is_no_unit(unit):
+    unit.start([sys.executable, "-S", "-c", ""])
+    draft = unit.directory / ".run.json.k3x"
+    draft.mkdir()
+    (draft / "run.json").write_text('{"comm')
+    assert [each.directory for each in units_below(unit.directory.parent)] == [unit.directory]
 
 
 def test_a_network_share_and_a_small_shared_memory_are_refused_with_a_sentence(tmp_path, monkeypatch):

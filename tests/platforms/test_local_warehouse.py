@@ -112,7 +112,13 @@ def test_only_the_owner_can_read_the_file(file):
         ("SET enable_external_access = true", "could not be asked: "),
         ("DELETE FROM interactions WHERE TRUE", "statement must be one query, got DELETE"),
         ("SELECT 1; SELECT 2", "one statement is expected, got 2"),
+        ("ATTACH '/tmp/stolen.db' AS other", "could not be asked: "),
+        ("LOAD httpfs", "statement must be one query, got LOAD"),
+        ("SELECT * FROM sqlite_scan('/tmp/stolen.db', 'a')", "could not be asked: "),
+        ("SELECT * FROM enable_logging('/tmp/stolen.csv')", "could not be asked: "),
+        ("SELECT " + "(" * 5000 + "1" + ")" * 5000, "could not be asked: maximum recursion depth"),
     ],
+    ids=range(10),
 )
 def test_a_statement_can_only_read_tables(file, statement, sentence):
     warehouse = LocalWarehouse(file)
@@ -120,6 +126,19 @@ def test_a_statement_can_only_read_tables(file, statement, sentence):
     with pytest.raises(PlatformError, match=sentence):
         warehouse.query(statement)
     assert warehouse.state()["interactions"]["rows"] == 1
+
+
+def test_a_folder_that_was_there_keeps_its_mode_and_the_file_is_its_owners_alone(tmp_path):
+    tmp_path.chmod(0o755)
+    LocalWarehouse(tmp_path / "a.sqlite").write([decision("a", 0)])
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_no_record_is_written_to_the_working_directory():
+    """DuckDB would put what does not fit into memory there, for every user to read."""
+    table = LocalWarehouse().query("SELECT current_setting('temp_directory') AS folder")
+    assert table.to_pylist() == [{"folder": ""}]
 
 
 def test_dropped_rows_vanish_from_the_copies_of_other_objects(file):

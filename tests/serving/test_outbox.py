@@ -254,9 +254,24 @@ def test_the_thread_outlives_any_exception_of_a_sink_or_a_decision(error):
         def interaction(self, time, pass_prob):
             raise error("no record")
 
-    sink = Broken()
+    class FullMemory:
+        has_events = False
+
+        def append(self, events):
+            raise error("no memory")
+
+        def close(self):
+            pass
+
+    sink, spools = Broken(), iter([error("no folder"), FullMemory()])
     sink.open.set()
-    outbox = Outbox(lambda: sink, seconds=0.001)
+
+    def open_spool():
+        if isinstance(spool := next(spools), BaseException):
+            raise spool
+        return spool
+
+    outbox = Outbox(lambda: sink, seconds=0.001, open_spool=open_spool)
     for decision in (Decision(0), Unreadable(1), Decision(2)):
         outbox.put(decision, NOW)
     until(lambda: outbox.counters["waiting"] == 0)

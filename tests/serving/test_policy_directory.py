@@ -118,6 +118,25 @@ def test_a_seal_that_is_truncated_or_nested_too_deep_is_damage(copy, text):
         policy.load(copy)
 
 
+def test_a_seal_of_any_depth_is_refused_with_a_sentence(copy):
+    """Some can be read, and not be written again to be compared."""
+    for depth in range(800, 1050):
+        (copy / "policy.json").write_text(
+            '{"what": "recbandits policy", "format": 2, "x": %s}' % ("[" * depth + "]" * depth)
+        )
+        with pytest.raises(ValueError, match=r"^policy copy (is damaged|cannot be read)"):
+            policy.load(copy)
+
+
+@pytest.mark.parametrize("name", ["policy.json", "scorer.npz"])
+def test_a_file_that_cannot_be_read_is_refused(copy, name):
+    """The system refuses to read the file behind the link."""
+    (copy / name).unlink()
+    (copy / name).symlink_to("/proc/self/mem")
+    with pytest.raises(ValueError, match=r"^policy copy cannot be read: "):
+        policy.load(copy)
+
+
 def test_another_format_is_refused_by_its_number(copy):
     content = json.loads((copy / "policy.json").read_text(encoding="utf-8"))
     (copy / "policy.json").write_text(json.dumps(content | {"format": 1}))

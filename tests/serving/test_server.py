@@ -189,6 +189,7 @@ REFUSED = [
         "candidates must be one or more ids, all different",
     ),
     ('{"instances": [{"user_id": 7, "k": 0}]}', 422, "instances[0].k must be greater than or equal to 1, got 0"),
+    ('{"instances": [{}, {}], "parameters": {"k": %s}}' % ("9" * 4300), 422, "k must be less than or equal to 10000"),
     ('{"instances": [{"user_id": 7, "k": 41}]}', 422, "k must be a whole number from 1 to the number of candidates"),
     ('{"instances": [{"user_id": 7, "seed": -1}]}', 422, "instances[0].seed must be greater than or equal to 0"),
     ('{"instances": [{"seed": 9007199254740992}]}', 422, "instances[0].seed must be less than 9007199254740992"),
@@ -724,6 +725,13 @@ def test_a_socket_of_the_file_system_belongs_to_its_user_and_needs_the_token_too
             assert get(connection, "/release", authorization="Bearer t")[0] == 200
             connection.close()
             process.kill()
+
+
+def test_a_file_that_is_no_socket_is_not_replaced_by_one(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    command = [sys.executable, "-m", "recbandits.serving.server", f"--uds={tmp_path}/notes.txt"]
+    assert b"Address already in use" in subprocess.run(command, stderr=subprocess.PIPE, timeout=60).stderr
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from recbandits.serving.server import CLIENT_TIMEOUT, MAX_CONNECTIONS
 
 JSON = {"content-type": "application/json"}
 HEAD = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+CHUNKED = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
 QUICK, SIMPLE = 0.5, {"instances": [{"user_id": 7}]}
 
 
@@ -250,9 +251,41 @@ def test_more_predictions_at_once_than_there_may_be_are_refused_and_the_others_a
     assert detail == "32 predictions are under way already, try again later"
 
 
-def test_a_head_that_does_not_end_is_refused(server):
+@pytest.mark.parametrize(
+    ("start", "part"),
+    [
+        (b"GET /health HTTP/1.1\r\nx: ", b"y"),
+        (CHUNKED + b"2\r\n{}\r\n0\r\nx: ", b"y"),
+        (CHUNKED + b"2\r\n{}\r\n0\r\n", b"x: y\r\n"),
+        (CHUNKED + b"2;", b"y"),
+    ],
+    ids=("head", "trailer", "trailers", "extension of a chunk"),
+)
+def test_what_is_no_body_and_does_not_end_is_refused(server, start, part):
     with connect(server) as client:
         with contextlib.suppress(ConnectionError):
-            client.sendall(b"GET /health HTTP/1.1\r\n" + b"x: " + b"y" * 200_000)
+            client.sendall(start + part * 400_000)
         assert b"400" in client.recv(1000)
         assert closed(client)
+
+
+def test_a_few_requests_that_come_together_are_answered_in_turn(server):
+    """Together they are larger than the head of one may be."""
+    body = json.dumps(SIMPLE).encode() + b" " * 10_000
+    with connect(server) as client:
+        for _ in range(2):
+            client.sendall((HEAD.format(length=len(body)).encode() + body) * 9)
+            received = b""
+            while received.count(b"HTTP/1.1 200 OK") < 9:
+                received += (part := client.recv(1 << 20))
+                assert part, received[-300:]
+
+
+def test_a_client_that_sends_requests_without_end_and_takes_no_answer_is_disconnected(server):
+    before = memory(server)
+    with answer_meanwhile(server), connect(server) as client:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(500):
+                client.sendall(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n" * 1000)
+        assert closed(client)
+    check_memory(server, before)

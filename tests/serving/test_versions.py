@@ -55,9 +55,10 @@ def test_requests_without_a_user_are_split_by_the_shares_and_not_all_alike(relea
 
 
 def test_nothing_yet_is_no_error_and_nothing_there_is_one(tmp_path):
-    """The version that was undeployed last leaves an empty folder of policies."""
+    """The version that was undeployed last leaves an empty folder of policies; a writer that is killed, its draft."""
     assert versions.find(None) is versions.find("") is versions.find(tmp_path) is None
     (tmp_path / "policies").mkdir()
+    (tmp_path / ".release.json.k3x").mkdir()
     assert versions.find(tmp_path) is None
     with pytest.raises(ValueError, match="there is nothing at"):
         versions.find(tmp_path / "none")
@@ -70,16 +71,27 @@ def test_nothing_yet_is_no_error_and_nothing_there_is_one(tmp_path):
     ("text", "sentence"),
     [
         ("{", r"release\.json cannot be read: Expecting property name"),
+        ("[" * 100_000, r"release\.json cannot be read: maximum recursion depth"),
         ("[]", r"release\.json cannot be read: a release must have 'shares'"),
         ('{"shares": {"a": 50}}', r"release\.json cannot be read: shares must add up to 100, got 50"),
         ('{"shares": {"0000000000000000": 100}}', "version 0000000000000000 is not there"),
         ('{"shares": {"../policies": 100}}', "version must be 16 hexadecimal digits, got '../policies'"),
     ],
+    ids=range(6),
 )
 def test_a_release_that_cannot_be_served_is_refused(release, text, sentence):
     directory, _ = release
     (directory / "release.json").write_text(text)
     with pytest.raises(ValueError, match=sentence):
+        versions.find(directory)
+
+
+def test_a_release_that_cannot_be_read_is_refused(release):
+    """The system refuses to read the file behind the link."""
+    directory, _ = release
+    (directory / "release.json").unlink()
+    (directory / "release.json").symlink_to("/proc/self/mem")
+    with pytest.raises(ValueError, match=r"release\.json cannot be read: "):
         versions.find(directory)
 
 

@@ -75,13 +75,15 @@ def read(directory: str | Path) -> tuple[dict, dict[str, bytes]]:
         written in another format.
     """
     directory = Path(directory)
-    settings = _settings(directory)
-    files = _files(directory)
-    for name in sorted(settings["files"].keys() - files.keys()):
-        raise ValueError(f"policy {directory.name} is incomplete, it has no {name}")
-    for name in sorted(files.keys() - settings["files"].keys()):
-        raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} has {name}")
-    contents = {name: path.read_bytes() for name, path in files.items()}
+    try:
+        settings, files = _settings(directory), _files(directory)
+        for name in sorted(settings["files"].keys() - files.keys()):
+            raise ValueError(f"policy {directory.name} is incomplete, it has no {name}")
+        for name in sorted(files.keys() - settings["files"].keys()):
+            raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} has {name}")
+        contents = {name: path.read_bytes() for name, path in files.items()}
+    except (OSError, RecursionError) as error:  # of another user, a link to nothing, or nested too deep
+        raise ValueError(f"policy {directory.name} cannot be read: {error}") from error
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != settings["files"][name]:
             raise ValueError(f"policy {directory.name} is damaged, {name} is not what was exported")

@@ -145,8 +145,9 @@ class Outbox:
             try:
                 self._spool = self._open_spool()
                 self._next_opening = 0.0 if self._spool else float("inf")
-            except BlockingIOError:
+            except BaseException as error:  # BlockingIOError, as a rule; the thread must not end
                 self._next_opening = time.monotonic() + _SPOOL_PAUSE
+                logging.info("the spool cannot be opened, it is tried again: %r", error)
 
     def _take(self):
         """Return the next batch as events, and its bytes; a decision that makes no event has failed."""
@@ -179,7 +180,11 @@ class Outbox:
 
     def _keep(self, events):
         """Return whether the spool has taken the events."""
-        kept = self._spool is not None and self._spool.append(events)
+        kept = False
+        try:
+            kept = self._spool is not None and self._spool.append(events)
+        except BaseException as error:  # the thread must not end
+            logging.warning("events cannot be kept on the disk: %r", error)
         self._count("spooled", kept * len(events))
         return kept
 

@@ -69,9 +69,7 @@ def export(
     if isinstance(features, RatingFeatures):
         features = features.features
     elif features is not None and scorer is None:
-        raise ValueError(
-            "policy must score by what it has learnt to be exported with Features, this one has `action` only"
-        )
+        raise ValueError("policy must score by what it has learnt to be exported with Features, it has `action` only")
     _check(saved_model.observation_spec(policy), int(policy.action_spec.maximum) + 1, features, arms)
     if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _ENTRIES):
         raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")

@@ -66,7 +66,7 @@ def _read_columns(columns):
 _Text = Annotated[str, Field(min_length=1)]
 _Id = Annotated[_Text, BeforeValidator(_read_id, json_schema_input_type=_Text | int)]
 _Candidates = Annotated[list[_Id], Field(min_length=1, fail_fast=True, examples=[["50", "181", "258"]])]
-_Number = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+_Number = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_RECOMMENDED)]
 _Value = Annotated[Any, WithJsonSchema({"anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "null")]})]
 _Columns = Annotated[dict[str, _Value], AfterValidator(_read_columns)]
 

@@ -1,10 +1,10 @@
 """The prediction server: python -m recbandits.serving.server, or `create` as a factory for uvicorn.
 
-It reads AIP_STORAGE_URI and, with `DEFAULTS`, the other variables that Vertex AI sets for servers and for its custom
-prediction routines. The SDK's own server, `CprModelServer`, runs the same handler and predictor, but has no other
-routes. On Vertex AI, only the health and prediction routes are reachable; elsewhere, the routes that change the release
-need the token in RECBANDITS_ADMIN_TOKEN, and are closed where there is none. Where RECBANDITS_RELEASE names a release,
-in a directory or a bucket, the server follows that one instead.
+It reads AIP_STORAGE_URI and, with `DEFAULTS`, the variables that Vertex AI sets for servers. The server of the SDK,
+`CprModelServer`, runs the same handler and predictor, but has no other routes. On Vertex AI, only the health and
+prediction routes are reachable; elsewhere, the routes that change the release need the token in RECBANDITS_ADMIN_TOKEN,
+and are closed where there is none. Where RECBANDITS_RELEASE names a release, in a directory or a bucket, the server
+follows that one instead.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from asyncio import Transport
 from collections.abc import Callable
 from inspect import isawaitable
 from pathlib import Path
-from pkgutil import resolve_name
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
@@ -33,23 +32,16 @@ from recbandits.serving.predictor import BanditHandler, problem, read_body
 from recbandits.serving.schemas import RefusalError, ReleaseDocument, openapi
 from recbandits.serving.traffic_split import TrafficSplit
 
-DEFAULTS = {
-    "AIP_HTTP_PORT": "8080",
-    "AIP_HEALTH_ROUTE": "/health",
-    "AIP_PREDICT_ROUTE": "/predict",
-    "HANDLER_MODULE": "recbandits.serving.predictor",
-    "HANDLER_CLASS": "BanditHandler",
-    "PREDICTOR_MODULE": "recbandits.serving.predictor",
-    "PREDICTOR_CLASS": "BanditPredictor",
-}
+DEFAULTS = {"AIP_HTTP_PORT": "8080", "AIP_HEALTH_ROUTE": "/health", "AIP_PREDICT_ROUTE": "/predict"}
 TOKEN_VARIABLE = "RECBANDITS_ADMIN_TOKEN"
 _SWITCH_INTERVAL = 0.0005  # seconds until a waiting thread runs: the event log must not delay answers by 5 ms
 _SHUTDOWN_TIMEOUT = 2  # seconds for requests in progress when the process has to end; the event log is delivered next
 _TRIM_INTERVAL = 2  # seconds between two returns of free memory, each of which takes less than a millisecond
 _HOSTS = ("127.0.0.1", "localhost", "[::1]")
-CLIENT_TIMEOUT = 10.0  # for the head of a request, as long again for the body, and as long to take the answer
+CLIENT_TIMEOUT = 10.0  # for the answer to be taken and the next head to come, and as long again for the body
 MAX_CONNECTIONS = 128
-MAX_HEAD_BYTES = 65_536  # bytes of a request line and its headers
+MAX_PIPELINED = 8  # requests that wait behind another one of their connection
+MAX_HEAD_BYTES = 65_536  # bytes of a request but its body: the head, and the frames and trailers of chunks
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -63,7 +55,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin to wait for the client, in place of another one where there are too many."""
         super().connection_made(transport)
         self._waiting_since: float | None = self.loop.time()  # None while it is the server's turn
-        self._head: int | None = 0  # bytes of the head that is being read
+        self._head = 0  # bytes of the present request, but for its body
         self._timer = self.loop.call_later(CLIENT_TIMEOUT, self._check_deadline)
         if len(self.connections) > MAX_CONNECTIONS:
             self._disconnect_slowest()
@@ -74,26 +66,28 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, but no head that is too large."""
+        """Read on, but no head that is too large, and no trailers, which would be kept like it."""
+        self._head += len(data)
         super().data_received(data)
-        if self._head is not None:
-            self._head += len(data)
-            if self._head > MAX_HEAD_BYTES:
-                self.send_400_response(f"the head of a request must have at most {MAX_HEAD_BYTES:,} bytes")
-
-    def on_message_begin(self) -> None:
-        """Wait for the head."""
-        super().on_message_begin()
-        self._waiting_since, self._head = self.loop.time(), 0
+        if self._head > MAX_HEAD_BYTES:
+            self.send_400_response(f"a request must have at most {MAX_HEAD_BYTES:,} bytes but for its body")
 
     def on_headers_complete(self) -> None:
-        """Wait for the body."""
+        """Wait for the body; the parser refuses what comes after an exception."""
+        if len(self.pipeline) == MAX_PIPELINED:  # uvicorn reads on after every answer, so that more and more would wait
+            raise ValueError("a client must read its answers before it sends more requests")
         super().on_headers_complete()
-        self._waiting_since, self._head = self.loop.time(), None
+        self._waiting_since = self.loop.time()
+
+    def on_body(self, body: bytes) -> None:
+        """Take the body out of the count."""
+        super().on_body(body)
+        self._head -= len(body)
 
     def on_message_complete(self) -> None:
         """Answer; unless that was done before the body was read."""
         super().on_message_complete()
+        self._head = 0  # of the next request, what came in the same read is not counted
         if not self.cycle.response_complete:
             self._waiting_since = None
 
@@ -217,9 +211,7 @@ def create() -> Application:
     """Build the ASGI application and load the policy at AIP_STORAGE_URI; a ValueError says why it cannot be served."""
     settings = DEFAULTS | os.environ
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    kinds = ("HANDLER", "PREDICTOR")
-    handler, predictor = (resolve_name(f"{settings[f'{kind}_MODULE']}:{settings[f'{kind}_CLASS']}") for kind in kinds)
-    return Application(handler(settings.get("AIP_STORAGE_URI"), predictor), settings)
+    return Application(BanditHandler(settings.get("AIP_STORAGE_URI")), settings)
 
 
 def main() -> None:
@@ -249,7 +241,8 @@ def _bind(path):
     """Return a socket at a path, in place of one that a server left there."""
     listener, mask = socket.socket(socket.AF_UNIX), os.umask(0o177)
     try:
-        Path(path).unlink(missing_ok=True)
+        if Path(path).is_socket():
+            os.unlink(path)
         listener.bind(path)
         listener.listen()
     finally:

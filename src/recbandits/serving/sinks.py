@@ -160,7 +160,7 @@ def open_spool(topic: str) -> Spool | None:
     Where it cannot be written, the result is None: what cannot be published is then lost with the process.
     """
     try:
-        folder = os.environ.get(SPOOL_VARIABLE) or _temporary_folder()
+        folder = os.environ.get(SPOOL_VARIABLE) or temporary_folder()
         return Spool(Path(folder, f"{topic.replace('/', '.')}.jsonl"))
     except BlockingIOError:
         raise
@@ -169,7 +169,7 @@ def open_spool(topic: str) -> Spool | None:
         return None
 
 
-def _temporary_folder():
+def temporary_folder() -> Path:
     """Return a folder of this user, to which no other user can write, in the system's temporary folder."""
     folder = Path(tempfile.gettempdir(), f"recbandits-{os.geteuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)

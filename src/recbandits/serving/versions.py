@@ -63,7 +63,8 @@ def find(uri: str | Path | None) -> Served | None:
     with local_directory(uri) as directory:
         if not directory.is_dir():
             raise ValueError(f"there is nothing at {uri}")
-        if all(path.name == POLICIES for path in directory.iterdir()):  # nothing, or what was undeployed
+        names = [path.name for path in directory.iterdir() if not path.name.startswith(".")]  # but for drafts
+        if names in ([], [POLICIES]):  # nothing, or what was undeployed
             return None
         loaded = policy.load(directory)
         return Served(TrafficSplit({loaded.version: 100}), {loaded.version: loaded})
@@ -71,11 +72,10 @@ def find(uri: str | Path | None) -> Served | None:
 
 def read(uri: str | Path) -> TrafficSplit | None:
     """Read the release of a directory or a gs:// URI; None where it has none, ValueError for something else."""
-    if (content := read_bytes(f"{uri}/{FILE}")) is None:
-        return None
     try:
-        return TrafficSplit.of(json.loads(content))
-    except ValueError as error:
+        content = read_bytes(f"{uri}/{FILE}")
+        return None if content is None else TrafficSplit.of(json.loads(content))
+    except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{FILE} cannot be read: {error}") from error
 
 

@@ -6,12 +6,12 @@ at clean-up.
 
 import os
 import shutil
-from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
 from recbandits.config import Config
+from recbandits.platforms.local.files import one_sentence
 from recbandits.platforms.protocol import Outcome, PlatformError
 
 DIRECTORIES = ("data", "runs", "policies", "metrics")  # of every project; the others are made when they are needed
@@ -61,9 +61,10 @@ class LocalPlatform:
         """End what runs in the directories that bear our mark, and remove them; see `Platform.clean_up`."""
         from recbandits.platforms.local.units import units_below
 
-        names = [name for name in reversed(_PARTS) if (self._path(name) / MARK).is_file()]
+        with one_sentence("artifacts", "read"):
+            names = [name for name in reversed(_PARTS) if (self._path(name) / MARK).is_file()]
         for name in () if dry_run else names:
-            with _one_sentence(name, "removed"):
+            with one_sentence(f"directory {name}", "removed"):
                 for unit in units_below(self._path(name)):
                     unit.stop()
                 shutil.rmtree(self._path(name))
@@ -76,20 +77,12 @@ class LocalPlatform:
     def _make(self, name):
         """Create a directory with a marker file and return "created", or "exists" if it was there."""
         path = self._path(name)
-        with _one_sentence(name, "created"):
+        with one_sentence(f"directory {name}", "created"):
             if path.is_dir():
                 return "exists"
-            path.mkdir(parents=True)
+            path.mkdir(mode=0o700, parents=True)
             (path / MARK).touch(mode=0o600)
         return "created"
 
     def _path(self, name):
         return self.config.artifacts_dir / name
-
-
-@contextmanager
-def _one_sentence(name, done):
-    try:
-        yield
-    except OSError as error:
-        raise PlatformError(f"directory {name} could not be {done}: {error.strerror or error}") from error

@@ -12,7 +12,6 @@ import secrets
 import shutil
 import socket
 import sys
-import tempfile
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -20,13 +19,13 @@ from recbandits import checks
 from recbandits.config import Config
 from recbandits.platforms.endpoints import Endpoint, in_context, with_version
 from recbandits.platforms.jobs import check_name
-from recbandits.platforms.local.files import held, private, write_json
+from recbandits.platforms.local.files import held, one_sentence, private, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
 from recbandits.serving.metrics import read_metrics
 from recbandits.serving.policy import load
-from recbandits.serving.sinks import SINK_VARIABLE, TOPIC_VARIABLE
+from recbandits.serving.sinks import SINK_VARIABLE, TOPIC_VARIABLE, temporary_folder
 
 _ANSWER = 60  # seconds until a server must answer a request
 _TOKEN = "RECBANDITS_ADMIN_TOKEN"  # for the routes that change the release
@@ -62,16 +61,10 @@ class LocalEndpoints:
         self._config = config
 
     def create(self, name: str | None = None, topic: str | None = None, sticky: bool = True) -> "LocalEndpoint":
-        """Start a server, or find the one that runs; see `Endpoints.create`.
+        """Start a server, or find the one that runs; see `Endpoints.create`. Here a user always gets the same version.
 
-        Args:
-          name: as there; one that Vertex AI would refuse is a ValueError.
-          topic: "projects/<project>/topics/<topic>" of `LocalMessages`, where decisions are logged before they are
-            answered; a server that logs elsewhere is started anew. None for the topic that the endpoint had, if any.
-          sticky: here a user always gets the same version.
-
-        Raises:
-          PlatformError: the server did not start; the sentence ends with what it wrote last.
+        Decisions are logged before they are answered, to a topic of `LocalMessages`; a server that logs elsewhere is
+        started anew. The sentence of a PlatformError ends with what a server that did not start has written last.
         """
         endpoint = self._endpoint(name)
         endpoint.start(topic)
@@ -114,6 +107,11 @@ class LocalEndpoint(Endpoint):
         command = [sys.executable, "-m", "recbandits.serving.server", "--uds", str(_socket_path(self.directory))]
         self.unit.start(command, variables, restart=True)
         self.unit.wait_ready(lambda: self.health()["alive"])
+        # A process that was killed may have left the server another release than the one that is written, and drafts.
+        release, _ = self._read()
+        self._ask("PUT" if release else "DELETE", "/release", release and vars(release))
+        for draft in (*self._storage.glob(".*"), *self._storage.glob(f"{versions.POLICIES}/.*")):
+            shutil.rmtree(draft)
 
     @in_context
     def deploy(self, policy: str | Path, traffic_percentage: int = 100) -> str:
@@ -129,9 +127,11 @@ class LocalEndpoint(Endpoint):
         if not intact:
             with checks.replacing(copy) as draft:
                 shutil.copytree(policy, draft)
+                for path in (draft, *draft.rglob("*")):  # a policy may be read-only
+                    path.chmod(0o700 if path.is_dir() else 0o600)
         try:
             self._write(release, state)
-        except PlatformError:
+        except (PlatformError, OSError):
             if new:
                 shutil.rmtree(copy)
             raise
@@ -148,9 +148,9 @@ class LocalEndpoint(Endpoint):
 
     def health(self) -> dict:
         """Dict: alive, ready (which is what Vertex AI means by healthy), and the reason why not."""
-        if not self.unit.running:
-            return {"alive": False, "ready": False, "reason": "the server is not running"}
         try:
+            if not self.unit.running:
+                raise PlatformError("the server is not running")
             (alive, _), (ready, answer) = self._send("GET", "/live"), self._send("GET", "/health")
         except PlatformError as error:
             return {"alive": False, "ready": False, "reason": str(error)}
@@ -181,8 +181,8 @@ class LocalEndpoint(Endpoint):
     @contextlib.contextmanager
     def _context(self):
         """No two threads or processes are in it at once."""
-        private(self.directory.parent)
-        with held(private(self.directory.with_name(f"{self.name}.turn")), _TURN) as lock:
+        turn = self.directory.with_name(f"{self.name}.turn")
+        with one_sentence(f"endpoint {self.name}", "changed"), held(private(turn), _TURN) as lock:
             if lock is None:
                 raise PlatformError(f"endpoint {self.name} is being changed by another process")
             yield
@@ -191,9 +191,10 @@ class LocalEndpoint(Endpoint):
         return versions.read(self._storage), None
 
     def _write(self, release, _):
-        """Have the server take a release, then write it down for its next start."""
-        self._ask("PUT", "/release", vars(release))
-        write_json(self._storage / versions.FILE, vars(release))
+        """Have the server take a release that is written, and give it the name by which its next start finds it."""
+        with checks.replacing(self._storage / versions.FILE) as draft:
+            write_json(draft, vars(release))
+            self._ask("PUT", "/release", vars(release))
 
     def _remove(self, version, release, state):
         if release:
@@ -234,5 +235,4 @@ def _socket_path(directory):
     path = directory / "http.sock"
     if len(os.fsencode(path)) <= _LONGEST:
         return path
-    folder = private(Path(tempfile.gettempdir(), f"recbandits-{os.getuid()}"))
-    return folder / f"{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}.sock"
+    return temporary_folder() / f"{hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]}.sock"

@@ -13,7 +13,6 @@ from typing import Any
 from recbandits import checks
 from recbandits.platforms.protocol import PlatformError
 
-LOCK_FILE = "lock"
 _GLANCE = 0.5  # seconds for which others may hold a lock to see whether it is held
 _REMOTE = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "drvfs", "fuse.sshfs"}
 _SHARED_MEMORY, _LEAST = Path("/dev/shm"), 16 * 2**20  # bytes; TensorFlow's and Python's workers share memory there
@@ -32,7 +31,7 @@ def held(directory: Path, patience: float = _GLANCE) -> Iterator[int | None]:
 
     Where another process still holds it after so many seconds, None is yielded.
     """
-    lock, deadline = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600), time.monotonic() + patience
+    lock, deadline = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600), time.monotonic() + patience
     try:
         while not (taken := _take(lock, fcntl.LOCK_EX)) and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -44,9 +43,9 @@ def held(directory: Path, patience: float = _GLANCE) -> Iterator[int | None]:
 def is_held(directory: Path) -> bool:
     """Return whether a process holds the lock of a directory."""
     try:
-        with open(directory / LOCK_FILE) as lock:
+        with open(directory / "lock") as lock:
             return not _take(lock.fileno(), fcntl.LOCK_SH)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -58,11 +57,22 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """Return what `write_json` wrote, or None where there is no such file."""
+    """Return what `write_json` wrote, or None where there is no such file; a PlatformError says why it is not read."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (ValueError, RecursionError, OSError) as error:  # copied in part, or of another user
+        raise PlatformError(f"{file} cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def one_sentence(label: str, action: str) -> Iterator[None]:
+    """Raise a PlatformError that something could not be started, written or the like, in place of an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise PlatformError(f"{label} could not be {action}: {error.strerror or error}") from error
 
 
 def require_local(directory: Path, shared_memory: Path = _SHARED_MEMORY) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from recbandits.config import SETTINGS, Config
 from recbandits.platforms.functions import EVENT, Function
 from recbandits.platforms.jobs import check_name
-from recbandits.platforms.local.files import private, read_json, write_json
+from recbandits.platforms.local.files import one_sentence, private, read_json, write_json
 from recbandits.platforms.local.messages import LocalMessages, Message
 from recbandits.platforms.local.units import VARIABLE, Unit
 from recbandits.platforms.protocol import PlatformError
@@ -49,7 +49,8 @@ class LocalFunctions:
             )
         unit = self.unit(function.name)
         unit.stop()
-        write_json(private(unit.directory) / "function.json", vars(function) | {"source": str(function.source)})
+        with one_sentence(unit.label, "deployed"):
+            write_json(private(unit.directory) / "function.json", vars(function) | {"source": str(function.source)})
         self.ensure(function.name)
 
     def ensure(self, name: str) -> None:

@@ -37,7 +37,7 @@ class LocalJobs:
         if job.replicas > 1:
             raise PlatformError(f"job {job.name}: replicas must be 1 on this machine, got {job.replicas}")
         unit = self.unit(job.name)
-        if (unit.directory / STUDY_FILE).exists():
+        if self._study(unit).request():
             raise PlatformError(f"{job.name} is a study: give the job a name of its own")
         self._start(unit, job.arguments, {"CLOUD_ML_JOB_ID": job.name}, ("succeeded",))
         request = unit.run["request"]
@@ -102,7 +102,7 @@ class LocalJobs:
 
     def _existing(self, name, *kinds):
         unit = self.unit(name)
-        if not any((unit.directory / _FILES[kind]).exists() for kind in kinds):
+        if not any(read_json(unit.directory / _FILES[kind]) for kind in kinds):
             known = ", ".join(self.list()) or "none"
             raise PlatformError(f"there is no {' or '.join(kinds)} {name}; what there is: {known}")
         return unit

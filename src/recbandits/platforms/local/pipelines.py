@@ -13,7 +13,7 @@ from pathlib import Path
 
 from recbandits.config import Config
 from recbandits.platforms.jobs import check_name
-from recbandits.platforms.local.files import held, private, read_json, write_json
+from recbandits.platforms.local.files import held, one_sentence, private, read_json, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.pipelines import Run
 from recbandits.platforms.protocol import PlatformError
@@ -34,7 +34,10 @@ class LocalPipelines:
         text, pipeline = _read(template)
         unit = self._unit(name)
         request = {"pipeline": pipeline, "template": text, "parameters": json.loads(json.dumps(parameters or {}))}
-        with held(private(self._root), _PATIENCE) as lock:  # between looking for a run and starting one
+        with (
+            one_sentence(unit.label, "started"),
+            held(private(self._root), _PATIENCE) as lock,
+        ):  # between looking for a run and starting one
             if lock is None:
                 raise PlatformError(f"pipeline run {name} must wait: another process starts one")
             if (other := self.running(pipeline)) not in (None, name):
@@ -93,9 +96,8 @@ def execute(unit: Unit) -> None:
     from kfp.components import load_component_from_text
 
     warnings.filterwarnings("ignore", message="You may be attemping to run a task that uses custom")
-    local.init(
-        runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(unit.directory / _STEPS), raise_on_error=True
-    )
+    runner, folder = local.SubprocessRunner(use_venv=False), str(unit.directory / _STEPS)
+    local.init(runner=runner, pipeline_root=folder, raise_on_error=True)
     request = unit.run["request"]
     pipeline = load_component_from_text(request["template"])
     try:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from recbandits.platforms.local.files import private, require_local
+from recbandits.platforms.local.files import require_local
 from recbandits.platforms.protocol import PlatformError
 
 _PATIENCE = 30.0  # seconds to wait for other writers
@@ -20,7 +20,7 @@ _CHECKPOINT = 500  # commits of one connection between two checkpoints
 
 
 class Database:
-    """One file, created with its tables in a private directory when it is first used; each thread has a connection."""
+    """One file, created with its tables, for its owner alone, when it is first used; each thread has a connection."""
 
     def __init__(self, file: str | Path, schema: str) -> None:
         self.file, self._schema, self._thread = Path(file), schema, threading.local()
@@ -63,7 +63,8 @@ class Database:
         """Return the connection of this thread; a forked process leaves that of its parent alone."""
         thread = self._thread
         if getattr(thread, "process", None) != os.getpid():
-            require_local(private(self.file.parent))
+            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            require_local(self.file.parent)
             # A file that exists is not opened here: to close it would drop the locks of this process's connections.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))

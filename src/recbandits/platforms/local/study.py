@@ -18,7 +18,7 @@ import numpy as np
 
 from recbandits.config import count_cores
 from recbandits.platforms.jobs import Choice, Float, Study, Trial
-from recbandits.platforms.local.files import held, is_held, private, read_json, require_local, write_json
+from recbandits.platforms.local.files import held, is_held, one_sentence, private, read_json, require_local, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.tuning import with_parameters
@@ -55,7 +55,7 @@ class LocalStudy:
         many run at a time as there are cores, each on one thread. A study that was interrupted resumes: trials that
         still run are waited for, others that did not end resume from their checkpoints, and those that ended stay.
         """
-        try:
+        with one_sentence(f"study {self._name}", "written"):
             require_local(private(self._directory))
             with held(self._directory) as lock:
                 if lock is None:
@@ -63,8 +63,6 @@ class LocalStudy:
                 self._write_request(study)
                 self._run(study)
                 return self.trials()
-        except OSError as error:
-            raise PlatformError(f"study {self._name} could not be written: {error.strerror or error}") from error
 
     def trials(self) -> list[Trial]:
         """Return the `Trial`s that were started, in order of number, also while a tuner writes to the journal."""

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from recbandits.platforms.local.files import LOCK_FILE, held, is_held, private, read_json, require_local, write_json
+from recbandits.platforms.local.files import held, is_held, one_sentence, private, read_json, require_local, write_json
 from recbandits.platforms.local.forkserver import VARIABLE, Forkserver, get_forkserver, spawn
 from recbandits.platforms.protocol import PlatformError
 
@@ -81,7 +81,7 @@ class Unit:
           PlatformError: a process that is not of the last start holds the lock, or the directory cannot be written.
         """
         environment = os.environ | {"PYTHONUNBUFFERED": "1"} | (variables or {})
-        try:
+        with one_sentence(self.label, "started"):
             require_local(private(self.directory))
             due = not self.running and self._is_due(request, finished)
             forkserver = get_forkserver(command, environment) if due else None  # before others wait for the lock
@@ -94,8 +94,6 @@ class Unit:
                 run |= {"name": secrets.token_hex(16), "started": datetime.now(UTC).isoformat()}
                 write_json(self.directory / "run.json", run | {"variables": variables or {}})
                 self._spawn(lock, environment | {VARIABLE: run["name"]}, forkserver)
-        except OSError as error:
-            raise PlatformError(f"{self.label} could not be started: {error.strerror or error}") from error
         return True
 
     @property
@@ -160,7 +158,8 @@ class Unit:
         if self.run:
             with held(self.directory) as lock:  # without the lock another start is in progress
                 if lock is not None and self._end() is None and not self._lives():
-                    self._write_end("stopped", -signal.SIGKILL)
+                    with contextlib.suppress(OSError):  # on a full disk it remains "interrupted"
+                        self._write_end("stopped", -signal.SIGKILL)
 
     def members(self) -> Iterator[psutil.Process]:
         """Yield the processes that have the name of the last start in their environment, without zombies."""
@@ -202,9 +201,7 @@ class Unit:
             if stopped.is_set():
                 stop()
             code = children[0].wait()
-            while rest := [
-                each for each in self.members() if each.pid != os.getpid()
-            ]:  # as the end of a container does
+            while rest := [each for each in self.members() if each.pid != os.getpid()]:  # as a container does
                 for process in rest:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.kill()
@@ -268,7 +265,7 @@ class Unit:
         return end if end and end["name"] == self.run.get("name") else None
 
     def _stranger(self) -> PlatformError:
-        file = self.directory / LOCK_FILE
+        file = self.directory / "lock"
         return PlatformError(f"{self.label} must be the only one that locks {file}, another process holds it")
 
     def _last_line(self) -> str:
@@ -277,7 +274,8 @@ class Unit:
 
 def units_below(directory: str | os.PathLike) -> Iterator[Unit]:
     """Yield the units that have been started in a directory and in those below it."""
-    for folder, _, names in os.walk(os.fspath(directory)):
+    for folder, folders, names in os.walk(os.fspath(directory)):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # drafts of processes that were killed
         if "run.json" in names and (run := read_json(Path(folder, "run.json"))):
             yield Unit(folder, run["label"])
 

@@ -36,8 +36,7 @@ class LocalWarehouse(Warehouse):
 
     def create(self) -> None:
         """See `Warehouse.create`."""
-        with _explained(self._database.file), self._lock:
-            self._updated_copy()
+        self.query("SELECT 1")
 
     def query(self, text: str, parameters: dict | None = None) -> pa.Table:
         """See `Warehouse.query`."""
@@ -96,7 +95,9 @@ class _Copy:
 
         self.owner, self._last = owner, dict.fromkeys(sql.BY_NAME, 0)
         # With one thread sums are added up in the same order every time.
-        self.connection = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
+        # What does not fit into memory would be written to the working directory, for every user to read.
+        settings = {"threads": 1, "enable_external_access": False, "temp_directory": ""}
+        self.connection = duckdb.connect(":memory:", config=settings)
         self.connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
         self._columns = {}
         for table in sql.TABLES.values():
@@ -127,7 +128,7 @@ def _explained(file):
 
     try:
         yield
-    except (duckdb.Error, SqlglotError) as error:
+    except (duckdb.Error, SqlglotError, RecursionError) as error:
         line = str(error).strip().splitlines()[0]
         raise PlatformError(f"warehouse {file} could not be asked: {line}") from error
 
