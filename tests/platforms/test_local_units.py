@@ -183,7 +183,7 @@ time.sleep(100)
     inner.stop()
 
 
-def test_a_stranger_who_holds_the_lock_is_refused_with_a_sentence_and_gets_no_signal(unit, monkeypatch):
+def test_a_stranger_who_holds_the_lock_is_refused_with_a_message_and_gets_no_signal(unit, monkeypatch):
     monkeypatch.setattr(units, "_PATIENCE", 0.3)
     unit.directory.mkdir(parents=True)
     code = f"""
@@ -284,13 +284,13 @@ def test_files_are_for_their_owner_alone_under_every_umask(unit, mask):
     assert modes == dict.fromkeys(("end.json", "lock", "log.txt", "run.json"), 0o600)
 
 
-def test_a_directory_that_cannot_be_written_is_refused_with_a_sentence(tmp_path):
+def test_a_directory_that_cannot_be_written_is_refused_with_a_message(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PlatformError, match=r"unit a could not be started: (Not a directory|File exists)"):
         Unit(tmp_path / "file" / "unit", "unit a").start(SLEEP)
 
 
-def test_a_network_share_and_a_small_shared_memory_are_refused_with_a_sentence(tmp_path, monkeypatch):
+def test_a_network_share_and_a_small_shared_memory_are_refused_with_a_message(tmp_path, monkeypatch):
     def mount(kind):
         rows = [SimpleNamespace(mountpoint="/", fstype="ext4"), SimpleNamespace(mountpoint=str(tmp_path), fstype=kind)]
         monkeypatch.setattr(psutil, "disk_partitions", lambda all: rows)
