@@ -1,4 +1,4 @@
-"""TF-Agents gets Keras 2 in whichever order the packages are imported, or the import ends with a sentence."""
+"""TF-Agents gets Keras 2 in whichever order the packages are imported, or the import ends with a message."""
 
 import subprocess
 import sys

@@ -10,17 +10,12 @@ LAYERS = ["records", "data", "exploration", "evaluation", "environments", "agent
 MODULES = ["__init__", "checks", "config", "notebook", "tf"]
 BANNED = dict(line.split(" => ") for line in Path(__file__).with_name("banned_words.txt").read_text().splitlines()[1:])
 PATTERNS = {re.compile(rf"(?<![A-Za-z])(?:{words})(?![A-Za-z])", re.I): BANNED[words] for words in BANNED}
+TEXTS = [*markdown_files(ROOT), *find_notebooks()]
 FILES = [
     *(path for layer in LAYERS for path in (ROOT / "src" / "recbandits" / layer).rglob("*.py")),
     *(path for layer in LAYERS for path in (ROOT / "tests" / layer).rglob("*.py")),
     *(ROOT / "src" / "recbandits" / f"{name}.py" for name in MODULES),
-    *markdown_files(ROOT),
-    *find_notebooks(),
-]
-PAGES = ["README", "agents", "glossary", "rl-for-recsys", "rl-methods", "tf-agents-overview", "training-and-profiling"]
-SHORT = [  # their sentences have at most 25 words
-    *find_notebooks(patterns="00-* 01-online-bandit-simulation/* 02a-* 02b-* 02c-*"),
-    *(ROOT / "learning" / f"{name}.md" for name in PAGES),
+    *TEXTS,
 ]
 
 
@@ -59,7 +54,7 @@ def sentences(text):
 
 
 def test_sentences_are_short():
-    texts = {path: markdown(read(path)) if path.suffix == ".ipynb" else path.read_text("utf-8") for path in SHORT}
+    texts = {path: markdown(read(path)) if path.suffix == ".ipynb" else path.read_text("utf-8") for path in TEXTS}
     long = [sentence for text in texts.values() for sentence in sentences(text) if len(sentence.split()) > 25]
     assert long == []
 

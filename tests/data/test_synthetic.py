@@ -65,6 +65,12 @@ def test_its_users_and_movies_are_plausible(data):
     assert movies["Drama"].sum() == pytest.approx(725, abs=120)
 
 
+def test_titles_have_the_article_an_before_a_vowel_only(data):
+    titles = data.movies["title"]
+    assert not titles.str.contains(r"\bA [AEIOU]|\bAn [^AEIOU]").any()
+    assert titles.str.startswith("An ").any()
+
+
 def test_no_title_is_that_of_a_real_movie(data, real_movielens):
     assert not set(data.movies["title"]) & set(real_movielens.movies["title"])
 

@@ -129,7 +129,7 @@ def test_users_without_an_id_are_each_a_user_to_the_gate(users, log):
     assert judgement == judge_log(new, policy(users, 1.0), policy(users, 0.5))
 
 
-def test_a_candidate_that_never_does_what_was_logged_is_refused_with_a_sentence(users):
+def test_a_candidate_that_never_does_what_was_logged_is_refused_with_a_message(users):
     """The log is of a greedy policy; the candidate is greedy by the opposite scores: no decision in common."""
     greedy = Exploration("greedy")
     log = draw_log(users, policy(users, 1.0, greedy), 200)

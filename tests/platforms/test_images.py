@@ -209,7 +209,7 @@ def test_binder_can_start_its_own_command():
     assert values("lab", "WORKDIR")[-1].startswith(useradd[useradd.index("--home-dir") + 1])
 
 
-def test_an_image_that_does_not_exist_is_refused_with_a_sentence():
+def test_an_image_that_does_not_exist_is_refused_with_a_message():
     for name in ("Train", ""):
         with pytest.raises(PlatformError, match=r"there is no image .*: docker/Dockerfile has serve, train, train-gpu"):
             image_steps(name, ROOT)

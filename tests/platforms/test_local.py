@@ -80,7 +80,7 @@ def test_directories_are_for_their_owner_alone(platform):
     assert modes == {0o700}
 
 
-def test_windows_is_refused_with_a_sentence(tmp_path, monkeypatch):
+def test_windows_is_refused_with_a_message(tmp_path, monkeypatch):
     config = Config(artifacts=str(tmp_path))
     monkeypatch.setattr("recbandits.platforms.local.os.name", "nt")
     with pytest.raises(PlatformError, match="the local platform must run on Linux or macOS, got Windows: use WSL"):

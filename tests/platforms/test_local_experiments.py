@@ -105,7 +105,7 @@ def test_what_cannot_be_logged_is_refused_by_name(experiments):
         experiments.table("agnets")
 
 
-def test_a_file_that_is_no_database_is_refused_with_a_sentence(tmp_path):
+def test_a_file_that_is_no_database_is_refused_with_a_message(tmp_path):
     file = tmp_path / "runs" / "experiments" / "experiments.sqlite"
     file.parent.mkdir(parents=True)
     file.write_text("no database" * 100)

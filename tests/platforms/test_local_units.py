@@ -184,7 +184,7 @@ time.sleep(100)
     inner.stop()
 
 
-def test_a_stranger_who_holds_the_lock_is_refused_with_a_sentence_and_gets_no_signal(unit, monkeypatch):
+def test_a_stranger_who_holds_the_lock_is_refused_with_a_message_and_gets_no_signal(unit, monkeypatch):
     monkeypatch.setattr(units, "_PATIENCE", 0.3)
     unit.directory.mkdir(parents=True)
     code = f"""
@@ -285,14 +285,14 @@ def test_files_are_for_their_owner_alone_under_every_umask(unit, mask):
     assert modes == dict.fromkeys(("end.json", "lock", "log.txt", "run.json"), 0o600)
 
 
-def test_a_directory_that_cannot_be_written_is_refused_with_a_sentence(tmp_path):
+def test_a_directory_that_cannot_be_written_is_refused_with_a_message(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PlatformError, match=r"unit a could not be started: (Not a directory|File exists)"):
         Unit(tmp_path / "file" / "unit", "unit a").start(SLEEP)
 
 
 @pytest.mark.parametrize("content", [b'{"command": [', b"[" * 100_000, b"\xff", None])
-def test_a_file_that_was_copied_in_part_is_refused_with_a_sentence(unit, content):
+def test_a_file_that_was_copied_in_part_is_refused_with_a_message(unit, content):
     """None is a file that the system refuses to read."""
     unit.directory.mkdir(parents=True)
     if content is None:
@@ -327,7 +327,7 @@ def test_the_draft_of_a_starter_that_was_killed_is_no_unit(unit):
     assert [each.directory for each in units_below(unit.directory.parent)] == [unit.directory]
 
 
-def test_a_network_share_and_a_small_shared_memory_are_refused_with_a_sentence(tmp_path, monkeypatch):
+def test_a_network_share_and_a_small_shared_memory_are_refused_with_a_message(tmp_path, monkeypatch):
     def mount(kind):
         rows = [SimpleNamespace(mountpoint="/", fstype="ext4"), SimpleNamespace(mountpoint=str(tmp_path), fstype=kind)]
         monkeypatch.setattr(psutil, "disk_partitions", lambda all: rows)

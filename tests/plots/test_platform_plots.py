@@ -76,8 +76,11 @@ def test_points_intervals_and_failures_are_drawn():
     assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x"] == [5.0]
 
 
-def test_texts_are_coloured_by_the_legend_and_numbers_by_a_bar():
-    assert labels(plots.trials(STUDY, TRIALS, "alpha", by="layers"))[:2] == ["layers 64,32", "layers 8"]
+def test_texts_have_a_colour_and_a_marker_each_and_numbers_a_colour_bar():
+    fig = plots.trials(STUDY, TRIALS, "alpha", by="layers")
+    assert labels(fig)[:2] == ["layers 64,32", "layers 8"]
+    circle, square = [dots.get_paths()[0].vertices for dots in fig.axes[0].collections[-2:]]
+    assert circle.shape != square.shape
     assert len(plots.trials(STUDY, TRIALS, "alpha", by="alpha").axes) == 2
 
 

@@ -234,7 +234,7 @@ def test_a_recommendation_becomes_the_record_of_an_interaction():
         ({"candidate_features": {"price": [1.0]}}, ValueError, r"candidate_features must be none, got \['price'\]"),
     ],
 )
-def test_what_cannot_be_answered_is_refused_with_a_sentence(arguments, error, message):
+def test_what_cannot_be_answered_is_refused_with_a_message(arguments, error, message):
     with pytest.raises(error, match=message):
         make_policy(THETA).recommend(**arguments)
 

@@ -297,7 +297,7 @@ def test_training_prints_nothing_without_a_terminal(capfd):
         ({"examples": make_data(2)._replace(event=np.arange(3))}, r"examples: event must be of shape \(2,\), by"),
     ],
 )
-def test_what_cannot_be_learnt_from_is_refused_with_a_sentence(changes, message):
+def test_what_cannot_be_learnt_from_is_refused_with_a_message(changes, message):
     arguments = {"agent": "linucb", "examples": make_data(5)} | changes
     with pytest.raises(ValueError, match=message):
         fit(build_agent(arguments.pop("agent")), **arguments)

@@ -84,9 +84,8 @@ def _interpolate_quantiles(values, shares):
 def _draw_counts(values, n, rng):
     """Return integers [n] in random order with those quantiles and the sum RATINGS."""
     count = np.rint(_interpolate_quantiles(values, np.linspace(0, 1, n))).astype(int)
-    low, high = values[0], values[-1]
     while short := RATINGS - count.sum():
-        inner = np.flatnonzero((count > low + 1) & (count < 0.9 * high))
+        inner = np.flatnonzero((count > values[0] + 1) & (count < 0.9 * values[-1]))
         chosen = rng.choice(inner, size=min(abs(short), len(inner)), replace=False)
         count[chosen] += np.sign(short)
     return rng.permutation(count)
@@ -167,7 +166,8 @@ def _make_titles(rng):
     names = ["".join(syllables) for syllables in itertools.product(*_SYLLABLES)]
     sizes = len(_SHAPES), len(_THINGS), len(names)
     drawn = np.unravel_index(rng.choice(np.prod(sizes), size=MOVIES, replace=False), sizes)
-    return [_SHAPES[shape].format(_THINGS[thing], names[name]) for shape, thing, name in zip(*drawn, strict=True)]
+    titles = [_SHAPES[shape].format(_THINGS[thing], names[name]) for shape, thing, name in zip(*drawn, strict=True)]
+    return pd.Series(titles).str.replace("^A (?=[AEIOU])", "An ", regex=True).to_list()
 
 
 def _make_ids(n, name):

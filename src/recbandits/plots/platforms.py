@@ -1,6 +1,7 @@
 """Pictures of platforms: names of resources, container images, and the trials of a study."""
 
 import re
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from recbandits.checks import require
-from recbandits.plots.style import COLOURS, REFERENCE, bar_rows, coloured, figure, panels, reference_lines
+from recbandits.plots.style import COLOURS, MARKERS, REFERENCE, bar_rows, coloured, figure, panels, reference_lines
 
 SETTINGS = ("project", "region", "prefix", "version")
 
@@ -88,9 +89,9 @@ def trials(
     """Draw the value of every trial over one parameter, with its interval; the best is ringed, failures are crosses.
 
     `study` is a `platforms.jobs.Study`, whose parameters say which axes are logarithmic, and `trials` are its `Trial`s.
-    `parameter`, a `Float` or an `Integer`, is on the horizontal axis, `by` is shown by colour, `references` map a label
-    to a value to draw as a grey line, `metric` is the label of the values. ValueError for a parameter that the study
-    does not have, or no trial that succeeded.
+    `parameter`, a `Float` or an `Integer`, is on the horizontal axis; `by` is shown by colour, a text also by a marker.
+    `references` map a label to a value to draw as a grey line, `metric` is the label of the values. ValueError for a
+    parameter that the study does not have, or no trial that succeeded.
     """
     for name in filter(None, (parameter, by)):
         require(name in study.parameters, "parameter", f"one of {', '.join(study.parameters)}", name)
@@ -106,9 +107,8 @@ def trials(
         _scatter(fig, axes, study, succeeded, parameter, by)
         ring = {"markersize": 15, "markerfacecolor": "none", "markeredgecolor": "black"}
         axes.plot(best.parameters[parameter], best.value, "o", **ring, label=f"best, {best.value:.3f}")
-        for trial in trials:
-            if trial.state == "failed":
-                axes.plot(trial.parameters[parameter], axes.get_ylim()[0], "x", color=COLOURS[1], clip_on=False)
+        for trial in [trial for trial in trials if trial.state == "failed"]:
+            axes.plot(trial.parameters[parameter], axes.get_ylim()[0], "x", color=COLOURS[1], clip_on=False)
         axes.set(xlabel=parameter, ylabel=metric, title=title)
         if _is_logarithmic(study, parameter):
             axes.set_xscale("log")
@@ -117,13 +117,13 @@ def trials(
 
 
 def _scatter(fig, axes, study, trials, parameter, by):
-    """Draw trials as dots, coloured by another parameter: numbers by a colour bar, texts by the legend."""
+    """Draw trials as dots; another parameter has a colour bar for numbers, a marker and a colour for each text."""
     table = pd.DataFrame([{"value": trial.value, **trial.parameters} for trial in trials])
     if by is None:
         axes.scatter(table[parameter], table["value"], color=COLOURS[0], zorder=3)
     elif isinstance(table[by].iloc[0], str):
-        for (text, part), colour in coloured(table.groupby(by)):
-            axes.scatter(part[parameter], part["value"], color=colour, label=f"{by} {text}", zorder=3)
+        for ((text, part), colour), marker in zip(coloured(table.groupby(by)), cycle(MARKERS), strict=False):
+            axes.scatter(part[parameter], part["value"], color=colour, marker=marker, label=f"{by} {text}", zorder=3)
     else:
         norm = (LogNorm if _is_logarithmic(study, by) else Normalize)(table[by].min(), table[by].max())
         dots = axes.scatter(table[parameter], table["value"], c=table[by], norm=norm, cmap="viridis", zorder=3)

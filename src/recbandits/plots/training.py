@@ -16,7 +16,7 @@ PERCENTILES = (6.68, 15.87, 30.85, 50.0, 69.15, 84.13, 93.32)  # 0, 0.5, 1, 1.5 
 _PARTS = {
     "input": ("waiting for input", COLOURS[1]),
     "compute": ("computing", COLOURS[0]),
-    "other": ("other (mostly Python)", REFERENCE),
+    "other": ("other", REFERENCE),
 }
 _RIDGES = 12  # at most
 _POINTS = 60  # of a ridge

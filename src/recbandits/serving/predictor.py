@@ -124,7 +124,7 @@ class BanditPredictor:
 
 
 class BanditHandler:
-    """Handles HTTP requests with a predictor: limits, refusals with a sentence, the event log, metrics.
+    """Handles HTTP requests with a predictor: limits, refusals with a message, the event log, metrics.
 
     Attributes:
       predictor: `BanditPredictor`
@@ -239,7 +239,7 @@ def _open_log(topic, sink):
 
 
 def problem(refusal: RefusalError) -> JSONResponse:
-    """Return the response that refuses a request with a sentence."""
+    """Return the response that refuses a request with a message."""
     return JSONResponse({"detail": str(refusal)}, refusal.status)
 
 

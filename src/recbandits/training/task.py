@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Request:
-    """Read a command line; one that is wrong ends the process with a sentence and exit code 2."""
+    """Read a command line; one that is wrong ends the process with a message and exit code 2."""
     command, *flags = arguments or [""]
     if command in ("-h", "--help"):
         print(f"usage: {_PROGRAM} COMMAND [--agent NAME] [-h] [OPTIONS]\n\ncommands:")

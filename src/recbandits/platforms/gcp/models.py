@@ -1,7 +1,7 @@
 """Versions of the one model of a configuration on Vertex AI, in the serving container, and batch predictions by them.
 
 A version has a policy, or a release. A batch prediction job keeps no order and writes no error for a single line. So
-lines that are no `Instance` are not sent, the server answers each instance that it refuses with a sentence, and answers
+lines that are no `Instance` are not sent, the server answers each instance that it refuses with a message, and answers
 are matched to the lines by their instances.
 """
 
