@@ -1,4 +1,4 @@
-"""What the tools and the tests know about the repository's notebooks."""
+"""The repository's notebooks, for the tools and the tests."""
 
 import re
 from fnmatch import fnmatch

@@ -1,4 +1,4 @@
-"""What may be committed as the output of a notebook."""
+"""Outputs of a notebook that may be committed."""
 
 import copy
 import re

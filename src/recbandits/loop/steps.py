@@ -1,4 +1,4 @@
-"""What components and platforms share: parameters that a template can hold, models, and the functions that log.
+"""Helpers that components and platforms share: parameters that a template can hold, models, and the functions that log.
 
 A component gets the configuration as a parameter: a container of Vertex AI has neither the file nor the environment of
 the process that started the pipeline, but it has every bucket as a directory below /gcs.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """What happened to one resource."""
+    """The outcome of an operation on one resource."""
 
     kind: str
     name: str
@@ -29,7 +29,7 @@ class PlatformError(RuntimeError):
 
 
 class Platform(Protocol):
-    """A place where the project keeps its things.
+    """Services and resources of the project.
 
     Attributes:
       name: its key in `config.PLATFORMS`, such as "local" or "gcp".
@@ -117,7 +117,7 @@ class Messages(Protocol):
         """Sink of `serving.outbox.Outbox` for a topic: `send` takes a list of records with `event_id` and `to_json`."""
 
     def backlog(self, name: str) -> int:
-        """How many messages a subscription, or all those of a topic, have not delivered; 0 if there is none."""
+        """Count the messages that a subscription, or all those of a topic, have not delivered; 0 if there is none."""
 
     def delete(self, name: str) -> None:
         """Remove a topic, and the subscription of the same name; what is gone already is no error."""

@@ -1,4 +1,4 @@
-"""What tuning is on every platform: which trial is the best, and how the job that follows gets its parameters."""
+"""Tuning on every platform: the best trial of a study, and its parameters for the job that follows."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -50,7 +50,7 @@ class JoinRule(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What became of everything that has to do with a span of time; `total` is the sum of all but `skewed`."""
+    """Counts of all decisions and rewards of a span of time, by their state; `total` is the sum of all but `skewed`."""
 
     total: int  # rows of interactions, rewards and quarantine, a joined pair taken as one
     joined: int  # decisions with a reward in the window and in the range
@@ -153,7 +153,7 @@ class Warehouse(ABC):
         return self.query(sql.VERDICTS).cast(arrow_schema(Verdict)).to_pandas()
 
     def state(self) -> dict[str, dict]:
-        """How much there is, and how new: dict of table to {"rows": int, "newest": datetime or None}.
+        """Count rows and find the newest time: dict of table to {"rows": int, "newest": datetime or None}.
 
         Beside the four tables there is "joined": the decisions that have a reward.
         """

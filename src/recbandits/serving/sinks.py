@@ -100,7 +100,7 @@ class Spool:
 
     @property
     def has_events(self) -> bool:
-        """Whether there are events to be replayed; never in a forked process, to which the file does not belong."""
+        """True while there are events to be replayed, but not in a forked process: the file is not its own."""
         return self._position < self._size and self._process == os.getpid()
 
     def append(self, events: Sequence[Event]) -> bool:

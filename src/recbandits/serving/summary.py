@@ -67,7 +67,7 @@ def model_card(settings: dict) -> str:
         *(summary.limits if summary else ()),
         "It knows items as they were when its features were computed.",
         *([] if settings["arms"] is None else ["It cannot recommend any other than its fixed items."]),
-        "Scores are predicted rewards. They are not calibrated for anybody whom the training data does not represent.",
+        "Scores are predicted rewards. They are not calibrated for users whom the training data does not represent.",
     ]
     sections = {
         f"# Model card: {summary.agent if summary else 'a bandit policy'}": _purpose(settings),

@@ -23,7 +23,7 @@ class GcpImages(Service):
         """Have Cloud Build make an image, such as "train", and wait for it.
 
         Returns:
-          Its URI with the digest in place of the tag, which names this very build for good.
+          Its URI with the digest in place of the tag, which names this build permanently.
 
         Raises:
           PlatformError: there is no such image, or Google Cloud refused.
