@@ -77,7 +77,7 @@ def drawn(axis):
 
 
 def test_each_click_model_has_its_truth_and_a_bar_for_every_estimator():
-    fig = plots.by_click_model({"cascade": CASCADE, "choice": CHOICE}, TRUTHS, title="title", unit="clicks")
+    fig = plots.by_click_model({"cascade": CASCADE, "choice": CHOICE}, TRUTHS, title="title")
     assert [axis.get_title() for axis in fig.axes] == ["cascade", "choice"]
     for axis, table, truth in zip(fig.axes, (CASCADE, CHOICE), TRUTHS.values(), strict=True):
         assert axis.lines[0].get_xdata() == [truth, truth]
@@ -85,7 +85,7 @@ def test_each_click_model_has_its_truth_and_a_bar_for_every_estimator():
             assert [value, low, high] == table.loc[name].tolist()
         assert len(drawn(axis)) == 3
     assert fig.get_suptitle() == "title"
-    assert fig.get_supxlabel() == "value of the policy [clicks]"
+    assert fig.get_supxlabel() == "value of the policy [clicks per slate]"
 
 
 def test_an_interval_that_misses_the_truth_has_its_own_colour():

@@ -8,6 +8,7 @@ such a log is known.
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ class LoggedDecisions:
         _check_probabilities(probabilities, self.log.mask)
         return float((probabilities * np.where(self.log.mask, self.ratings, 0.0)).sum(axis=1).mean())
 
-    def take(self, rows) -> "LoggedDecisions":
+    def take(self, rows: Any) -> "LoggedDecisions":
         """Select some of the decisions, as `Log.take`."""
         arrays = self.user_ids, self.movie_ids, self.ratings, self.probabilities
         return LoggedDecisions(self.log.take(rows), *(array[rows] for array in arrays))

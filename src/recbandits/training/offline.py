@@ -1,6 +1,7 @@
 """Training on logged decisions: networks in several epochs, linear models in one pass."""
 
 from pathlib import Path
+from typing import Any
 
 from recbandits.tf import tf
 
@@ -115,7 +116,11 @@ def fit(
 
 
 def score_candidates(
-    model, features: RatingFeatures | None, user_ids: np.ndarray, candidates: np.ndarray, mask: np.ndarray | None = None
+    model: Any,
+    features: RatingFeatures | None,
+    user_ids: np.ndarray,
+    candidates: np.ndarray,
+    mask: np.ndarray | None = None,
 ) -> np.ndarray:
     """Predict the ratings float [n, k] of movies by ids of users and movies, minus infinity where the mask is False.
 
