@@ -169,8 +169,7 @@ def _draw_rows(ratings, low, high, decisions, active, rng):
     count = ratings["user_id"].value_counts().sort_index().to_numpy()
     first = np.cumsum(count) - count
     eligible = np.flatnonzero(count >= low)
-    if not eligible.size:
-        raise ValueError(f"candidates must be at most {count.max(initial=0)}, the most ratings of a user, got {low}")
+    require(eligible.size > 0, "candidates", f"at most {count.max(initial=0)}, the most ratings of a user", low)
     user = rng.choice(eligible, decisions, p=count[eligible] / count[eligible].sum() if active else None)
     count = count[user]
     size = rng.integers(low, np.minimum(high, count), endpoint=True)

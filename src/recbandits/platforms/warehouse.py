@@ -111,8 +111,7 @@ class Warehouse(ABC):
         """
         groups = defaultdict(list)
         for record in records:
-            if type(record) not in sql.TABLES:
-                raise ValueError(f"records must be Interaction, Reward, Verdict or Quarantined, got {record!r}")
+            require(type(record) in sql.TABLES, "records", "Interaction, Reward, Verdict or Quarantined", record)
             groups[sql.TABLES[type(record)]].append(record)
         return self._merge(groups) if groups else 0
 

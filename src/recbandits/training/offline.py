@@ -150,8 +150,7 @@ def _check_agent(agent, weights):
         raise ValueError("agent must be made for arms with features, as Specs describes them")
     if not agent.action_spec.shape.rank:
         return
-    if weights is not None:
-        raise ValueError(f"weights must be None for an agent that ranks, which weighs slots itself, got {weights!r}")
+    require(weights is None, "weights", "None for an agent that ranks, which weighs slots itself", weights)
     replicas = get_strategy_of(agent).num_replicas_in_sync
     if replicas > 1:  # its loss is divided by the sum of its weights, of which every replica would know a part
         raise ValueError(f"an agent that ranks must be made on one replica, it has {replicas}")
