@@ -9,7 +9,6 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from recbandits import plots
-from recbandits.evaluation.estimators import ips
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.plots.style import COLOURS
 
@@ -44,17 +43,6 @@ def test_the_truth_is_a_line_through_all_of_them_with_its_number():
     np.testing.assert_array_equal(lines["truth, 3.620"].get_xdata(), [3.62, 3.62])
     assert lines["truth, 3.620"].get_linestyle() != lines["log, 3.200"].get_linestyle()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(lines)
-
-
-def test_the_heaviest_records_come_first():
-    """Weights 3, 1, 0, 0: a quarter of the records carries three quarters of the weight, half of them all of it."""
-    estimate = ips([1.0] * 4, [0.25] * 4, [0.0, 0.75, 0.0, 0.25])
-    (axes,) = plots.concentration({"policy": estimate}).axes
-    diagonal, curve = axes.lines
-    np.testing.assert_array_equal(diagonal.get_data(), [[0, 1], [0, 1]])
-    carried = dict(zip(curve.get_xdata().round(6), curve.get_ydata(), strict=True))
-    np.testing.assert_allclose([carried[x] for x in (0, 0.25, 0.5, 1)], [0, 0.75, 1, 1])
-    assert curve.get_label() == "policy: 2 of 4"
 
 
 NAMES = ["IPS", "IIPS", "RIPS"]
@@ -190,7 +178,6 @@ def test_dots_are_means_over_seeds_and_bars_their_intervals():
 
 PICTURES = {
     "forest": lambda: plots.forest(TABLE, limits={"truth": 3.62}, title="title"),
-    "concentration": lambda: plots.concentration({"policy": ips([1.0, 2.0], [0.5, 0.5], [0.9, 0.1])}, title="title"),
     "metrics": lambda: plots.metrics(METRICS, title="title"),
     "trade_off": lambda: plots.trade_off(SETTINGS, REFERENCES, title="title"),
     "against_truth": lambda: plots.against_truth(TRUTH, CORRECTIONS, SLOT, title="title"),
@@ -212,11 +199,6 @@ def test_a_picture_is_closed_and_laid_out_without_a_warning(draw):
     ("draw", "sentence"),
     [
         (lambda: plots.forest(TABLE.iloc[:0]), "table must have at least one estimate to draw, got none"),
-        (lambda: plots.concentration({}), "estimates must have at least one estimate to draw, got none"),
-        (
-            lambda: plots.concentration({"empty": ips([], [], [])}),
-            "empty: the estimate must be from a log with records",
-        ),
         (lambda: plots.by_click_model({"a": CASCADE}, {"b": 1.0}), r"must be of the same click models, got .*a.*b"),
         (
             lambda: plots.by_click_model({"cascade": CASCADE, "choice": CHOICE.iloc[:1]}, TRUTHS),

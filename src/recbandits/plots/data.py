@@ -56,10 +56,7 @@ def genres(data: MovieLens) -> Figure:
         return _draw_sentence("Genres are not in this set.")
     rated = data.ratings.merge(data.movies[names], left_on="movie_id", right_index=True)
     table = pd.DataFrame(
-        {
-            "movies": data.movies[names].sum(),
-            "mean": {name: rated.loc[rated[name], "rating"].mean() for name in names},
-        }
+        {"movies": data.movies[names].sum(), "mean": {name: rated.loc[rated[name], "rating"].mean() for name in names}}
     ).sort_values("movies")
     with figure(9, 4.6, ncols=2, sharey=True) as (fig, (left, right)):
         bars = left.barh(table.index, table["movies"])

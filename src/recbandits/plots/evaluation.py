@@ -41,35 +41,7 @@ def forest(
     return fig
 
 
-def concentration(estimates: Mapping[str, Any], title: str | None = None) -> Figure:
-    """Draw the share of the total weight that the heaviest records carry; above the diagonal, few records decide.
-
-    `estimates` map a label to an `Estimate`, such as one per policy by IPS; ValueError for none, or one of an empty
-    log.
-    """
-    style.require_content(estimates, "estimates", "estimate")
-    with figure(7.5, 3.8) as (fig, axes):
-        axes.plot([0, 1], [0, 1], "--", color=REFERENCE, label="equal weights")
-        share = np.linspace(0, 1, 201)
-        for (label, estimate), colour in coloured(estimates.items()):
-            if estimate.n == 0:
-                raise ValueError(f"{label}: the estimate must be from a log with records, got an empty one")
-            heaviest_first = np.sort(estimate.weights[0])[::-1]
-            carried = np.concatenate([[0.0], heaviest_first.cumsum() / heaviest_first.sum()])
-            text = f"{label}: {estimate.effective_sample_size:,.0f} of {estimate.n:,}"
-            axes.plot(share, np.interp(share, np.linspace(0, 1, len(carried)), carried), color=colour, label=text)
-        axes.xaxis.set_major_formatter("{x:.0%}")
-        axes.yaxis.set_major_formatter("{x:.0%}")
-        axes.set(xlabel="heaviest records", ylabel="share of the weight", title=title)
-        axes.legend(**BESIDE, title="effective sample size")
-    return fig
-
-
-def by_click_model(
-    tables: Mapping[str, pd.DataFrame],
-    truths: Mapping[str, float],
-    title: str | None = None,
-) -> Figure:
+def by_click_model(tables: Mapping[str, pd.DataFrame], truths: Mapping[str, float], title: str | None = None) -> Figure:
     """Draw estimates of a policy's value with their intervals, an axis per click model, a row per estimator.
 
     Intervals that do not contain the truth, a vertical line, have a colour of their own. `tables` map a click model to
@@ -130,10 +102,7 @@ def metrics(
 
 
 def trade_off(
-    table: pd.DataFrame,
-    references: pd.DataFrame | None = None,
-    title: str | None = None,
-    relevance: str = "NDCG",
+    table: pd.DataFrame, references: pd.DataFrame | None = None, title: str | None = None, relevance: str = "NDCG"
 ) -> Figure:
     """Draw relevance against diversity, a dot per setting with 95 % intervals both ways, joined in the table's order.
 

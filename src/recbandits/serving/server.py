@@ -32,16 +32,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from recbandits.serving.predictor import BanditHandler, problem, read_body
 from recbandits.serving.schemas import RefusalError, ReleaseDocument, openapi
 from recbandits.serving.traffic_split import TrafficSplit
+from recbandits.serving.versions import CLASSES
 
 DEFAULTS = {
     "AIP_HTTP_PORT": "8080",
     "AIP_HEALTH_ROUTE": "/health",
     "AIP_PREDICT_ROUTE": "/predict",
-    "HANDLER_MODULE": "recbandits.serving.predictor",
-    "HANDLER_CLASS": "BanditHandler",
-    "PREDICTOR_MODULE": "recbandits.serving.predictor",
-    "PREDICTOR_CLASS": "BanditPredictor",
-}
+} | CLASSES
 TOKEN_VARIABLE = "RECBANDITS_ADMIN_TOKEN"
 _SWITCH_INTERVAL = 0.0005  # seconds until a waiting thread runs: the event log must not delay answers by 5 ms
 _SHUTDOWN_TIMEOUT = 2  # seconds for requests in progress when the process has to end; the event log is delivered next

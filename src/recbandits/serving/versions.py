@@ -17,6 +17,12 @@ from recbandits.serving.traffic_split import TrafficSplit
 
 FILE, POLICIES = "release.json", "policies"
 VARIABLE = "RECBANDITS_RELEASE"  # URI of a release that a server follows, instead of AIP_STORAGE_URI, which is a copy
+CLASSES = {  # variables by which a model server finds the classes of `serving.predictor`
+    "HANDLER_MODULE": "recbandits.serving.predictor",
+    "HANDLER_CLASS": "BanditHandler",
+    "PREDICTOR_MODULE": "recbandits.serving.predictor",
+    "PREDICTOR_CLASS": "BanditPredictor",
+}
 
 
 class Served(NamedTuple):

@@ -18,15 +18,9 @@ from recbandits.config import Config
 from recbandits.platforms.gcp.cloud import bucket_of, have, location, upload, vertex
 from recbandits.platforms.gcp.images import GcpImages
 from recbandits.serving.schemas import Instance, RefusalError, Request
-from recbandits.serving.versions import Answered, answer_lines
+from recbandits.serving.versions import CLASSES, Answered, answer_lines
 
 MACHINE = {"machine_type": "n2-standard-2", "min_replica_count": 1, "max_replica_count": 2}
-_SERVER = {
-    "HANDLER_MODULE": "recbandits.serving.predictor",
-    "HANDLER_CLASS": "BanditHandler",
-    "PREDICTOR_MODULE": "recbandits.serving.predictor",
-    "PREDICTOR_CLASS": "BanditPredictor",
-}
 
 
 def have_model(config: Config, name: str, uri: str, variables: dict, directory: str | Path | None = None) -> Any:
@@ -54,7 +48,7 @@ def have_model(config: Config, name: str, uri: str, variables: dict, directory: 
             serving_container_predict_route="/predict",
             serving_container_health_route="/health",
             serving_container_ports=[8080],
-            serving_container_environment_variables=_SERVER | variables,
+            serving_container_environment_variables=CLASSES | variables,
             version_aliases=[alias],
             version_description=name.replace("-", " "),
             labels=config.labels,
