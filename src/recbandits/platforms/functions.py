@@ -61,10 +61,8 @@ def next_time(cron: str, after: datetime) -> datetime:
     """Return the first time of a cron string after an aware datetime, in UTC.
 
     The fields are minute, hour, day of the month, month, and day of the week (0 and 7 are Sunday), in UTC. Where both
-    the day of the month and that of the week are restricted, either is enough.
-
-    Raises:
-      ValueError: it is not a cron string, or has no time in the next 50 years.
+    the day of the month and that of the week are restricted, either is enough. ValueError for another text, or one that
+    has no time in the next 50 years.
     """
     from cronsim import CronSim, CronSimError  # the packages of functions do without it
 

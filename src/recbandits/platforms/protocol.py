@@ -56,21 +56,15 @@ class Platform(Protocol):
     def create(self) -> list[Outcome]:
         """Create what the project needs and the platform lacks; a second call changes nothing.
 
-        Returns:
-          list of `Outcome`: "created", "exists", or the platform's own word, such as "enabled".
-
-        Raises:
-          PlatformError: a resource could not be created, or is not ours to use.
+        An `Outcome` is "created", "exists", or the platform's own word, such as "enabled". PlatformError if a resource
+        could not be created, or is not ours to use.
         """
 
     def clean_up(self, dry_run: bool = True) -> list[Outcome]:
         """Remove what bears our mark, with everything in it, or in a dry run only say what would be removed.
 
-        Returns:
-          list of `Outcome`: "would be removed" or "removed".
-
-        Raises:
-          PlatformError: a resource could not be removed; the next call finds what is left.
+        An `Outcome` is "would be removed" or "removed". PlatformError if a resource could not be removed; the next call
+        finds what is left.
         """
 
     def share(self, directory: Path) -> str:

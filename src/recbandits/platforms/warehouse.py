@@ -101,13 +101,9 @@ class Warehouse(ABC):
         """Run statements that delete rows, all or none of them."""
 
     def write(self, records: Sequence[Record]) -> int:
-        """Keep records; when this returns, they are on the disk.
+        """Keep records of all kinds, in any mix, and return the number of those that are new.
 
-        Args:
-          records: list of `Interaction`, `Reward`, `Verdict`, `Quarantined`, in any mix.
-
-        Returns:
-          number of those that are new.
+        When this returns, they are on the disk.
         """
         groups = defaultdict(list)
         for record in records:

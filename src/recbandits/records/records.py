@@ -41,8 +41,7 @@ class Record:
     def from_json(cls, text: str) -> Self:
         """Read the record that `to_json` wrote.
 
-        Raises:
-          ValueError: the text is not JSON, a field is missing or unknown, or a value is refused.
+        ValueError if the text is not JSON, a field is missing or unknown, or a value is refused.
         """
         values, known = json.loads(text), cls.fields
         require(isinstance(values, dict), f"the JSON of {cls.__name__}", "an object", text)

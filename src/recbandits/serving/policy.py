@@ -107,8 +107,7 @@ def read_titles(titles: pd.Series | Mapping[Any, str] | None) -> dict[str, str]:
 def load(directory: str | Path) -> ServedPolicy:
     """Read an exported policy at a path or a gs:// URI, after its seal was verified; one in a bucket has no `action`.
 
-    Raises:
-      ValueError: the directory is not an exported policy, or a damaged, incomplete, older or newer one.
+    ValueError if the directory is not an exported policy, or a damaged, incomplete, older or newer one.
     """
     with local_directory(directory) as local:
         settings, contents = _read(local)

@@ -182,11 +182,8 @@ class GcpSchedules(Service):
 def pack(source: Path) -> bytes:
     """Pack a directory with `main.py`, and `requirements.txt` that names a distribution on each line, without version.
 
-    Returns:
-      bytes of a zip that depend on the files' names and contents and on the installed versions alone.
-
-    Raises:
-      PlatformError: there are no requirements, or one of them is not installed here.
+    The bytes of the zip depend on the files' names and contents and on the installed versions alone. PlatformError if
+    there are no requirements, or one of them is not installed here.
     """
     package = Path(__file__).parents[2]
     roots = {source: source, package: package.parent}

@@ -70,8 +70,7 @@ class LocalEndpoints:
             answered; a server that logs elsewhere is started anew. None for the topic that the endpoint had, if any.
           sticky: here a user always gets the same version.
 
-        Raises:
-          PlatformError: the server did not start; the sentence ends with what it wrote last.
+        PlatformError if the server does not start; the sentence ends with its last line.
         """
         endpoint = self._endpoint(name)
         endpoint.start(topic)
@@ -162,7 +161,7 @@ class LocalEndpoint(Endpoint):
         return read_metrics(self._send("GET", "/metrics")[1].decode())
 
     def logs(self) -> str:
-        """See `Endpoint.logs`."""
+        """Return all that the server has printed."""
         return self.unit.log()
 
     def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> versions.Answered:
