@@ -49,3 +49,13 @@ def test_no_docstring_opens_with_a_question_word():
         if isinstance(node, documented)
     ]
     assert [found for found in docstrings if re.match(r"(What|How|Which|Whether|Whatever)\b", found[1])] == []
+
+
+def test_no_variable_has_one_of_the_names_that_say_nothing():
+    named = {
+        (str(path), node.id)
+        for path in CODE
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Name) and node.id in ("told", "found", "asked", "begun", "place")
+    }
+    assert named == set()

@@ -136,10 +136,10 @@ def cascading_feedback(reward: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """
     reward = np.asarray(reward)
     positive = reward > 0
-    found, first = positive.any(axis=1), positive.argmax(axis=1)
+    any_positive, first = positive.any(axis=1), positive.argmax(axis=1)
     value = np.take_along_axis(reward, first[:, None], axis=1)[:, 0]
-    index = np.where(found, first, positive.shape[1])
-    return index.astype(np.int32), np.where(found, value, 0.0).astype(np.float32)
+    index = np.where(any_positive, first, positive.shape[1])
+    return index.astype(np.int32), np.where(any_positive, value, 0.0).astype(np.float32)
 
 
 def _hash_lists(rows: np.ndarray) -> np.ndarray:

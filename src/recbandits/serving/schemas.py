@@ -215,8 +215,8 @@ def openapi(health_route: str, predict_route: str) -> dict:
         responses = {"200": {"description": "Successful Response"} | shown}
         for status in refusals:
             responses[str(status)] = {"description": _REFUSALS[status]} | content(Problem)
-        asked = {"requestBody": content(body) | {"required": True}} if body else {}
-        return {"description": description, "operationId": name, **asked, "responses": responses}
+        request_body = {"requestBody": content(body) | {"required": True}} if body else {}
+        return {"description": description, "operationId": name, **request_body, "responses": responses}
 
     predict = "Recommend actions, one prediction for each instance."
     show, end = "Return the release and the shares before its last change.", "Serve nothing until the next release."
