@@ -119,8 +119,7 @@ def read_histograms(directory: str | Path) -> dict[str, Histograms]:
         if files.SummaryMetadata(tag).plugin_data.plugin_name == "histograms":
             events = {event.step: tensor_util.make_ndarray(event.tensor_proto) for event in files.Tensors(tag)}
             histograms[tag] = Histograms(np.array(sorted(events)), [events[step] for step in sorted(events)])
-    if not histograms:
-        raise ValueError("directory must hold event files with histograms, found none")
+    style.require_content(histograms, "directory", "event file with histograms")
     return histograms
 
 

@@ -127,10 +127,8 @@ def _metrics(summary):
 
 
 def _use(settings):
-    query = "policy.recommend({column: value, ...}, k=3)\n" if settings["scorer"] and settings["items"] else ""
-    code = (
-        f"from recbandits.serving.policy import load\n\npolicy = load(directory)  # the directory of this file\n{query}"
-    )
+    code = "from recbandits.serving.policy import load\n\npolicy = load(directory)  # the directory of this file\n"
+    code += "policy.recommend({column: value, ...}, k=3)\n" if settings["scorer"] and settings["items"] else ""
     served = "its signature `serving_default` takes observations and gives scores."
     more = f"\n\nAny TensorFlow Serving can run `saved_model.pb`: {served}" if settings["scorer"] else ""
     return f"```python\n{code}```{more}"
