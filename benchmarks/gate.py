@@ -62,7 +62,8 @@ def measure(data):
     """Measure coverage and wrong passes on both kinds of reward."""
     users, seeds = SimulatedUsers.of(Settings(RULE), data), range(FIRST_SEED, FIRST_SEED + LOOPS)
     rows = [summary(simulate(users, traffic, seeds), traffic) for traffic in (STARS, CLICKS)]
-    return {f"The gate over {LOOPS} simulated loops each, margin {GATE.margin:.0%} of what serves": pd.DataFrame(rows)}
+    title = f"The gate over {LOOPS} simulated loops each, margin {GATE.margin:.0%} of the serving value"
+    return {title: pd.DataFrame(rows)}
 
 
 def simulate(users, traffic, seeds, gate=GATE):
@@ -89,9 +90,9 @@ def summary(loops, traffic):
         "enough evidence": f"{loops['evidence'].mean():.1%}",
         "interval covers the truth": f"{coverage.mean():.1%}",
         "worse by the margin": len(worse_candidates),
-        "of them pass": f"{(worse_candidates['outcome'] == 'passed').mean():.1%}",
+        "pass rate, worse": f"{(worse_candidates['outcome'] == 'passed').mean():.1%}",
         "not worse": len(other_candidates),
-        "pass": f"{(other_candidates['outcome'] == 'passed').mean():.1%}",
+        "pass rate, not worse": f"{(other_candidates['outcome'] == 'passed').mean():.1%}",
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.bound import count_linear_operations, measure_gemm
+from benchmarks.bound import as_share, count_linear_operations, measure_gemm
 from benchmarks.off_policy import as_log, draw_arrays
 from benchmarks.profiles import choose, is_published
 from benchmarks.simulation import own_loop
@@ -48,7 +48,7 @@ def measure(data):
             "varied": f"{row.varied}: {row.value:,}",
             "interactions per second": f"{row.speed:,.0f}",
             "microseconds each": f"{1e6 / row.speed:,.2f}",
-            "share of the bound": f"{row.share:.1%}",
+            "share of the bound": as_share(row.share),
         }
         for row in simulation.itertuples()
     ]
@@ -97,7 +97,7 @@ def measure_evaluation():
         log, size = as_log(arrays), sum(array.nbytes for array in arrays.values())
         start = time.perf_counter()
         off_policy.evaluate(log, arrays["probabilities"], arrays["q"], names=("IPS", "SNIPS", "DR"))
-        rows.append({"decisions": decisions, "seconds": time.perf_counter() - start, "gigabytes": size / 2**30})
+        rows.append({"decisions": decisions, "seconds": time.perf_counter() - start, "gigabytes": size / 1e9})
     return pd.DataFrame(rows)
 
 
@@ -155,15 +155,15 @@ def draw(simulation, evaluation, answers):
             ax.plot(part["value"], time_each, "o-", label="measured")
             ax.plot(part["value"], time_each * part["share"], ":", color=REFERENCE, label="bound")
             ax.set(xlabel=varied, ylabel="time per interaction [µs]")
-            ax.legend()
         axes[1, 0].plot(evaluation["decisions"], evaluation["seconds"], "o-")
         axes[1, 0].set(xlabel="logged decisions", ylabel="off-policy evaluation [s]")
         axes[1, 1].plot(answers["candidates"], answers["all"], "o-", label="all candidates")
         both = answers["retrieval"] + answers["then the policy"]
         axes[1, 1].plot(answers["candidates"], both, "s--", color=COLOURS[1], label=f"{RETRIEVED} retrieved")
         axes[1, 1].set(xlabel="items in the catalogue", ylabel="time of an answer [ms]")
-        axes[1, 1].legend()
         axes[1, 2].axis("off")
+        lines = [*axes[0, 0].lines, *axes[1, 1].lines]
+        axes[1, 2].legend(lines, [line.get_label() for line in lines], loc="center")
         for ax in axes.flat[:5]:
             ax.set(xscale="log", yscale="log")
         sizes = sorted(simulation.loc[simulation["varied"] == "numbers in the context", "value"])

@@ -93,7 +93,7 @@ def make_contenders(factorization, parameters, num_actions, batch_size, folder):
     arms = environment.movie_ids if linear else None
     export(agent.policy, folder / "ours", environment.features, exploration=EXPLORATION, arms=arms)
     write(agent.policy, None, str(folder / "saved"))
-    contenders = {"action of ours, PolicySaver": load_action(folder / "saved", observation, batch_size)}
+    contenders = {"our action, PolicySaver": load_action(folder / "saved", observation, batch_size)}
     if linear:
         peer_policy = make_peer_policy(environment, agent.model)
         with warnings.catch_warnings():

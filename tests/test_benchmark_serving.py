@@ -27,7 +27,7 @@ def test_all_contenders_choose_alike_and_a_process_without_tensorflow_is_smaller
     monkeypatch.setattr("tf_agents.bandits.policies.linalg.conjugate_gradient", tf.linalg.solve)
     contenders = serving.make_contenders(factorization, parameters, 5, 40, tmp_path)
     answers = {name: ask() for name, ask in contenders.items()}
-    expected = answers.pop("action of ours, PolicySaver")
+    expected = answers.pop("our action, PolicySaver")
     assert len(answers) == (3 if isinstance(parameters, LinUCB) else 2)
     assert len(set(expected.tolist())) > 1
     for name, answer in answers.items():

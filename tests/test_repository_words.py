@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from tools.links import markdown_files
-from tools.notebooks import ROOT, find_notebooks, read
+from tools.notebooks import ROOT, find_notebooks, markdown, read
 
 BANNED = dict(line.split(" => ") for line in Path(__file__).with_name("banned_words.txt").read_text().splitlines()[1:])
 PATTERNS = {re.compile(rf"(?<![A-Za-z])(?:{words})(?![A-Za-z])", re.I): BANNED[words] for words in BANNED}
@@ -13,6 +13,11 @@ FOLDERS = ("src", "playground", "tools", "benchmarks", "site")
 CODE = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
 TESTS = {*(ROOT / "tests").rglob("*.py"), *(ROOT / "04-pipelines").rglob("*.py")} - {Path(__file__)}
 FILES = [*CODE, *TESTS, *markdown_files(ROOT), *find_notebooks()]
+PAGES = ["README", "agents", "glossary", "rl-for-recsys", "rl-methods", "tf-agents-overview", "training-and-profiling"]
+SHORT = [  # their sentences have at most 25 words
+    *find_notebooks(patterns="00-* 01-online-bandit-simulation/* 02a-* 02b-* 02c-*"),
+    *(ROOT / "learning" / f"{name}.md" for name in PAGES),
+]
 
 
 def prose(path):
@@ -59,3 +64,23 @@ def test_no_variable_has_one_of_the_names_that_say_nothing():
         if isinstance(node, ast.Name) and node.id in ("told", "found", "asked", "begun", "place")
     }
     assert named == set()
+
+
+def sentences(text):
+    """List the sentences of a page, without code, tables, headings, badges and costs; a formula counts as one word."""
+    text = re.sub(r"```.*?```|<[^>]+>", "", text, flags=re.DOTALL)
+    text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$", "x", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text), flags=re.DOTALL)
+    blocks = re.split(r"\n\s*\n|\n(?=[-*\d#|] ?)", text)
+    kept = [" ".join(block.split()) for block in blocks if not re.match(r"\s*(\||#|!|Open in|\*\*minutes)", block)]
+    return [sentence for block in kept for sentence in re.split(r"(?<=[.!?:])[*]*\s+(?=[A-Z`*\[\"(])", block)]
+
+
+def test_sentences_are_short():
+    texts = {path: markdown(read(path)) if path.suffix == ".ipynb" else path.read_text("utf-8") for path in SHORT}
+    long = [sentence for text in texts.values() for sentence in sentences(text) if len(sentence.split()) > 25]
+    assert long == []
+
+
+def test_a_sentence_ends_with_its_stop_or_paragraph():
+    text = "# A title\n\nOne $x + y$. **Two** [three](four)\n- five\n\n| a | b |"
+    assert sentences(text) == ["One x.", "**Two** three", "- five"]

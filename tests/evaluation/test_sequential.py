@@ -79,12 +79,12 @@ def test_rare_rewards_have_no_narrower_interval_by_covariates_before_there_are_e
 
 
 def test_users_with_many_decisions_count_once():
-    """Four users a side, each ten times with the same reward: the error is that of four numbers, not of forty."""
-    values, other = np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 2.0, 4.0, 4.0])
-    users = np.arange(4)
+    """Eight users a side, each ten times with the same reward: the error is that of eight numbers, not of eighty."""
+    values, other = np.repeat([1.0, 2.0, 3.0, 4.0], 2), np.repeat([2.0, 2.0, 4.0, 4.0], 2)
+    users = np.arange(8)
     estimate = sequential.difference(np.repeat(values, 10), np.repeat(other, 10), groups=(np.repeat(users, 10),) * 2)
-    error = (estimate.high - estimate.low) / 2 / sequential.critical_value(80)
-    assert error == pytest.approx(math.sqrt(values.var(ddof=1) / 4 + other.var(ddof=1) / 4))
+    error = (estimate.high - estimate.low) / 2 / sequential.critical_value(160)
+    assert error == pytest.approx(math.sqrt(values.var(ddof=1) / 8 + other.var(ddof=1) / 8))
 
 
 def test_streams_without_variation_have_no_interval():
@@ -117,8 +117,14 @@ def test_a_canary_with_few_clicks_by_chance_is_seldom_significantly_worse():
     assert alarms / 400 <= 0.05
 
 
-def test_fewer_than_two_observations_on_a_side_give_nan():
-    assert all(map(math.isnan, sequential.difference([1.0], [1.0, 2.0])))
+def test_few_groups_on_a_side_or_a_few_with_most_observations_give_nan():
+    """Sizes 4, 4, 1, 1, 1, 1 are worth 144 / 36 = 4 groups of equal size, and 2, 2, 1, 1, 1, 1 are 64 / 12 = 5.3."""
+    many = np.random.default_rng(0).normal(size=50)
+    for sizes, expected in (([], False), ([1] * 4, False), ([4, 4, 1, 1, 1, 1], False), ([2, 2, 1, 1, 1, 1], True)):
+        group = np.repeat(np.arange(len(sizes)), np.array(sizes, int))
+        for sides in ((many[: len(group)], many), (many, many[: len(group)])):
+            labels = [group if len(side) == len(group) else np.arange(50) for side in sides]
+            assert np.isfinite(sequential.difference(*sides, groups=labels)).all() == expected
     assert all(map(math.isnan, sequential.difference([], [])))
 
 

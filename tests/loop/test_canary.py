@@ -157,11 +157,11 @@ class CountingWarehouse(LocalWarehouse):
         self.most = max(self.most, len(table))
         return table
 
-    def by_user(self, *arguments, **rule):
+    def by_user(self, *arguments):
         action, self.before_query = self.before_query, None
         if action is not None:
             action()
-        return super().by_user(*arguments, **rule)
+        return super().by_user(*arguments)
 
 
 class Traffic:
@@ -256,7 +256,7 @@ def test_a_canary_without_enough_evidence_is_withdrawn_at_its_deadline_and_never
     assert verdict.low < -0.042 < verdict.high
     assert "the interval of the difference is wider than the margin" in verdict.why
     assert traffic.endpoint.traffic_split == {policies[0].version: 100, policies[1].version: 0}
-    users = traffic.warehouse.by_user(NOON, traffic.now, RULE.window, RULE.default)
+    users = traffic.warehouse.by_user(NOON, traffic.now, RULE)
     assert 400 <= users.groupby("policy_version")["decisions"].sum()[policies[1].version] <= 450
 
 
@@ -290,6 +290,28 @@ def test_a_split_that_is_not_as_declared_withdraws_the_canary(traffic, policies)
     assert "of the decisions are of the newest version, the shares say 20 %" in verdict.why
 
 
+def test_a_split_that_is_not_as_declared_withdraws_what_was_promoted(traffic, policies):
+    """Three in four decisions of the new version are not logged, as where its server ends under load."""
+    new, old = policies[1].version, policies[0].version
+    traffic.serve(1000, {new: 0.05})
+    assert traffic.guard().kind == "promoted"
+    traffic.now += timedelta(seconds=RULE.window)  # the guardrail waited so long
+    write = traffic.warehouse.write
+
+    def write_in_part(records):
+        pairs = zip(records[::2], records[1::2], strict=True)
+        kept = [pair for pair in pairs if pair[0].policy_version == old or int(pair[0].user_id) % 4 == 0]
+        return write([record for pair in kept for record in pair])
+
+    traffic.warehouse.write = write_in_part
+    traffic.serve(3000, {})
+    traffic.warehouse.write = write
+    verdict = traffic.guard()
+    assert (verdict.kind, verdict.version, verdict.against) == ("withdrawn", new, old)
+    assert "of the decisions are of the newest version, the shares say 90 %" in verdict.why
+    assert traffic.endpoint.traffic_split == {old: 100, new: 0}
+
+
 def test_requests_that_are_split_one_by_one_are_no_mismatch(traffic, policies):
     """Vertex AI draws a version for each request: most users get both."""
     rng = np.random.default_rng(3)
@@ -311,11 +333,11 @@ def test_an_impossible_reward_changes_nothing_but_the_quarantine(traffic, polici
     trial = traffic.experiment
     span = trial.start, end
     before = collect_evidence(trial, traffic.warehouse, end, RULE, GUARDRAIL)
-    count = traffic.warehouse.counts(*span, **vars(RULE)).quarantined
+    count = traffic.warehouse.counts(*span, RULE).quarantined
     decision = Interaction("x", traffic.now, policies[1].version, "7", "{}", ("1", "2"), "1", 0.5)
     traffic.warehouse.write([decision, Reward("x", traffic.now, 1e308)])
     assert collect_evidence(trial, traffic.warehouse, end, RULE, GUARDRAIL) == before
-    assert traffic.warehouse.counts(*span, **vars(RULE)).quarantined == count + 1
+    assert traffic.warehouse.counts(*span, RULE).quarantined == count + 1
 
 
 def test_decisions_right_after_a_change_of_the_shares_do_not_count(traffic, policies):
@@ -364,12 +386,25 @@ def test_a_look_reads_one_row_for_each_user_and_not_for_each_decision(traffic, p
     evidence = collect_evidence(trial, traffic.warehouse, end, RULE, GUARDRAIL)
     assert sum(evidence.decisions) == 3000
     assert traffic.warehouse.most < 900
-    frame = traffic.warehouse.decisions(trial.start, end, RULE.window, RULE.default).to_pandas()
+    frame = traffic.warehouse.decisions(trial.start, end, RULE).to_pandas()
     sides = [frame[frame["policy_version"] == version] for version in (trial.newest, trial.other)]
     rewards, users = ([side[name] for side in sides] for name in ("reward", "user_id"))
     expected = difference(*rewards, GUARDRAIL.alpha, 100 * 400 / 20, users)
     assert evidence.difference == pytest.approx(expected, abs=1e-12)
     assert evidence.margin == pytest.approx(0.07 * rewards[1].mean())
+
+
+def test_after_the_promotion_a_look_reads_one_row_for_each_user_although_there_are_policies(traffic, policies):
+    """A canary ends at its deadline; the control after it stays until the next deployment, however long that is."""
+    policy_of = {policy.version: policy for policy in policies}
+    traffic.serve(1000, {policies[1].version: 0.05})
+    assert traffic.guard().kind == "promoted"
+    traffic.now += timedelta(seconds=RULE.window)  # the guardrail waited so long
+    traffic.serve(3000, {})
+    traffic.warehouse.most, end = 0, traffic.now + timedelta(seconds=RULE.window + 1)
+    evidence = collect_evidence(traffic.experiment, traffic.warehouse, end, RULE, GUARDRAIL, policy_of.get)
+    assert sum(evidence.decisions) == 3000
+    assert traffic.warehouse.most < 1000
 
 
 def test_predicted_rewards_of_the_policies_reduce_the_variance(traffic, users, policies):
@@ -391,7 +426,7 @@ def test_predicted_rewards_of_the_policies_reduce_the_variance(traffic, users, p
     plain, reduced = difference_with(None), difference_with(policy_of.get)
     assert difference_with(lambda version: None) == pytest.approx(plain, abs=1e-12)
     assert reduced.high - reduced.low < 0.95 * (plain.high - plain.low)
-    log = log_of(traffic.warehouse.decisions(NOON, end, **vars(RULE)))
+    log = log_of(traffic.warehouse.decisions(NOON, end, RULE))
     values = np.stack([predicted_values(policy_of[version], log) for version in (trial.newest, trial.other)], axis=1)
     side = np.array(versions) == trial.newest
     columns = [(column[side], column[~side]) for column in (log.reward, log.user_id, values)]

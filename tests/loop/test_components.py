@@ -22,6 +22,7 @@ from recbandits.loop.simulated_users import STARS, SimulatedUsers
 from recbandits.loop.steps import config_parameter, models_of
 from recbandits.loop.train import train
 from recbandits.platforms import choose
+from recbandits.platforms.pipelines import ALARM
 from recbandits.records import Verdict
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -111,7 +112,7 @@ def test_the_importer_writes_a_log(project, run_step, tmp_path):
     interactions, rewards = simulate_log(project.users, 50, start, 30.0, candidates=5)
     write_log(tmp_path / "log", interactions, rewards)
     outputs = run_step(importer, config=project.parameter, log=str(tmp_path / "log"))
-    rows = project.platform.warehouse.decisions(start, end, 5.0, 1.0)
+    rows = project.platform.warehouse.decisions(start, end, STARS)
     assert rows["event_id"].to_pylist() == interactions["event_id"].to_pylist()
     counts = {"decisions": 50, "rewards": len(rewards), "written": 50 + len(rewards)}
     assert outputs.artifacts["metrics"][1] == counts
@@ -147,6 +148,15 @@ def test_the_monitor_logs_the_numbers_of_the_window_and_of_the_change_to_the_one
     assert (numbers["decisions"], numbers["ratio_uniform"]) == (600, pytest.approx(1))
     assert 0 < numbers["psi_reward"] < 0.1
     assert numbers["missing"] == pytest.approx(0.1, abs=0.05)
+
+
+def test_the_monitor_writes_alarms_into_the_log_from_which_cloud_monitoring_sends_them(project, datasets, capsys):
+    """Few users have reported within a tenth of a second."""
+    join, metrics = asdict(replace(STARS, window=0.1)), dsl.Metrics()
+    alarms = monitor.python_func(project.parameter, dsl.Dataset(uri=str(datasets[0])), join, metrics)
+    assert any("of the decisions have no reward" in alarm for alarm in alarms)
+    lines = [f"{ALARM} {project.config.base}: {alarm}" for alarm in alarms]
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_the_trainer_goes_on_from_what_serves(project, datasets, models, run_step):

@@ -129,6 +129,22 @@ def test_a_second_deployment_makes_nothing_more_and_removal_begins_with_schedule
     assert set(loop.objects) == objects
 
 
+def test_removal_ends_a_training_before_the_endpoint_that_it_would_make_again(loop, monkeypatch):
+    """No function can start another one meanwhile, and a run goes on for a while after it was cancelled."""
+    (job,) = (each for name, each in loop.resources.items() if "/pipelineJobs/" in name)
+    job.state, loop.answers["CancelPipelineJob"] = "PIPELINE_STATE_RUNNING", {}
+
+    def end(_):
+        assert "DeleteEndpoint" not in loop.methods()
+        job.state = "PIPELINE_STATE_CANCELLED"
+
+    monkeypatch.setattr("recbandits.platforms.gcp.cloud.time.sleep", end)
+    remove_loop(CONFIG)
+    removals = loop.methods("Delete", "Cancel")
+    assert removals[3:8] == ["DeleteFunction"] * 4 + ["CancelPipelineJob"]
+    assert job.state.name == "PIPELINE_STATE_CANCELLED"
+
+
 def test_where_a_policy_serves_the_first_pipeline_is_not_run(project, exported):
     choose(CONFIG).endpoints.create(sticky=True).deploy(exported[0])
     deploy_loop(CONFIG, SETTINGS, synthetic.generate())

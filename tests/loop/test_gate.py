@@ -143,7 +143,15 @@ def test_a_candidate_that_never_does_what_was_logged_is_refused_with_a_sentence(
 def test_a_candidate_is_held_where_there_are_too_few_decisions(users, log, rows):
     judgement = judge_log(log.take(np.arange(rows)), policy(users, 1.0), policy(users, 0.5))
     assert judgement.outcome == "held"
-    assert judgement.missing == f"the held-out decisions must be of 5 users, got {rows}"
+    assert judgement.missing.endswith(f"as much as those of 5 users with equally many each, got {rows:.1f}")
+
+
+def test_a_candidate_is_held_where_one_user_has_most_decisions(users, log):
+    """Half of the decisions are worth 1 / 0.25 = 4 users at most, however many have the others."""
+    one_user = dataclasses.replace(log, user_id=np.where(np.arange(len(log)) % 2, 0, log.user_id))
+    judgement = judge_log(one_user, policy(users, 0.2), policy(users, 0.5), Gate(margin=0.0))
+    assert judgement.outcome == "held"
+    assert "5 users with equally many each" in judgement.missing
 
 
 def test_a_candidate_whose_scores_are_not_numbers_does_not_pass(users, log):
@@ -184,7 +192,7 @@ def test_an_impossible_reward_changes_no_judgement(users, log):
     span = NOON - timedelta(days=1), NOON + timedelta(days=1)
 
     def judgement():
-        joined = log_of(warehouse.decisions(*span, **vars(STARS)))
+        joined = log_of(warehouse.decisions(*span, STARS))
         return judge_log(joined, policy(users, 1.0), policy(users, 0.5))
 
     warehouse.write(records)
@@ -192,7 +200,7 @@ def test_an_impossible_reward_changes_no_judgement(users, log):
     strange = dataclasses.replace(records[0], event_id="strange")
     warehouse.write([strange, Reward("strange", strange.time, -1e9)])
     assert judgement() == before
-    assert warehouse.counts(*span, **vars(STARS)).quarantined == 1
+    assert warehouse.counts(*span, STARS).quarantined == 1
 
 
 @pytest.mark.parametrize("traffic", [benchmark.STARS, benchmark.CLICKS], ids=lambda traffic: traffic.name)

@@ -3,9 +3,11 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 from true_policies import NOON
 
 from benchmarks import gate as benchmark
+from recbandits.loop.__main__ import settings_of
 from recbandits.loop.canary import Experiment
 from recbandits.loop.gate import predicted_values
 from recbandits.loop.guardrail import compare, decide
@@ -75,14 +77,28 @@ def test_a_canary_that_is_worse_by_exactly_the_margin_is_seldom_decided_either_w
     assert kinds["rolled back"] / RUNS <= upper_bound(guardrail.alpha)
 
 
-def test_a_truly_equal_canary_is_promoted_within_a_round_of_the_quick_profile_in_at_least_80_percent(users):
-    """The numbers of `Settings`, 2,000 decisions and 4 looks, with the policy's predictions as covariate."""
-    settings, kinds = Settings(STARS), Counter()
+@pytest.mark.parametrize(
+    ("settings", "decisions", "looks"),
+    [(Settings(STARS), 2000, 4), (settings_of("quick"), 1100, 22)],  # of `make loop`: 22 seconds of visits
+)
+def test_a_truly_equal_canary_is_promoted_within_its_round_in_at_least_80_percent(users, settings, decisions, looks):
+    """The policy's predictions are the covariate."""
+    kinds = Counter()
     for seed in range(50):
         rng = np.random.default_rng(seed)
         serving = benchmark.make_policy(users, benchmark.draw_coefficients(users, 0.5, rng))
-        log = benchmark.draw_log(users, serving, settings.decisions, rng, benchmark.STARS.draw)
-        covariates = predicted_values(serving, log)[:, None]
-        looks = np.arange(1, 5) * settings.decisions // 4
-        kinds[outcome(settings.guardrail, rng, log.user_id, [log.reward] * 2, looks, covariates)] += 1
+        log = benchmark.draw_log(users, serving, decisions, rng, benchmark.STARS.draw)
+        covariates, ends = predicted_values(serving, log)[:, None], np.arange(1, looks + 1) * decisions // looks
+        kinds[outcome(settings.guardrail, rng, log.user_id, [log.reward] * 2, ends, covariates)] += 1
     assert kinds["promoted"] >= 0.8 * 50
+
+
+def test_a_few_users_with_most_decisions_are_no_evidence():
+    """2 of 100 users have six in ten decisions, and the canary is worse by the margin: 0.3 of 3 stars."""
+    kinds, weights = Counter(), np.repeat([0.3, 0.4 / 98], [2, 98])
+    for seed in range(RUNS):
+        rng = np.random.default_rng(seed)
+        users, level = rng.choice(100, 4000, p=weights), rng.normal(3, 1, 100)
+        stars = level[users] + rng.normal(0, 1, 4000)
+        kinds[outcome(Guardrail(), rng, users, [stars - 0.3, stars], range(200, 4001, 200))] += 1
+    assert max(kinds["promoted"], kinds["rolled back"]) / RUNS <= upper_bound(0.05)

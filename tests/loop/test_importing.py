@@ -1,6 +1,7 @@
 """Simulated logs of a uniform random policy, logs in files, and their import into the warehouse."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -8,10 +9,12 @@ import pandas as pd
 import pytest
 
 from recbandits.loop.importing import import_log, read_log, simulate_log, write_log
+from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 END = START + timedelta(seconds=60)
+LONG = replace(STARS, window=1e6)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def expected_ratings(users, frame):
 def test_simulated_decisions_are_uniform_and_their_propensities_say_so(imported):
     """2,000 decisions among 10: each position about 200 times, and each with propensity 0.1."""
     warehouse, summary = imported
-    frame = warehouse.decisions(START, END, 1e6, 1.0).to_pandas()
+    frame = warehouse.decisions(START, END, LONG).to_pandas()
     assert summary["decisions"] == len(frame) == frame["event_id"].nunique() == 2000
     last = START + timedelta(seconds=60 * 1999 / 2000, microseconds=1)
     assert (summary["start"], summary["end"]) == (START.isoformat(), last.isoformat())
@@ -49,7 +52,7 @@ def test_simulated_decisions_are_uniform_and_their_propensities_say_so(imported)
 
 def test_simulated_rewards_are_those_of_the_users_of_the_decisions(users, imported):
     """The mean of stars less their true means is within four standard errors, 1 / sqrt(1,800), of 0."""
-    frame = imported[0].decisions(START, END, 1e6, np.pi).to_pandas()
+    frame = imported[0].decisions(START, END, replace(LONG, default=np.pi)).to_pandas()
     rewarded = frame[frame["reward_time"].notna()]
     assert len(rewarded) == pytest.approx(0.9 * 2000, abs=60)
     expected = expected_ratings(users, rewarded)
@@ -60,7 +63,7 @@ def test_simulated_rewards_are_those_of_the_users_of_the_decisions(users, import
 
 def test_silence_pulls_the_mean_towards_the_default_by_its_share_alone(users, imported):
     """Mean delay 1 s, window 1 s: 0.9 (1 - exp(-1)) = 57 % are answered, for every action; the others count as 1."""
-    frame = imported[0].decisions(START, END, 1.0, 1.0).to_pandas()
+    frame = imported[0].decisions(START, END, replace(STARS, window=1.0)).to_pandas()
     truth = expected_ratings(users, frame)
     answered = 0.9 * (1 - np.exp(-1.0))
     assert frame["reward_time"].notna().mean() == pytest.approx(answered, abs=4 * 0.5 / np.sqrt(2000))
@@ -69,7 +72,7 @@ def test_silence_pulls_the_mean_towards_the_default_by_its_share_alone(users, im
 
 
 def test_logged_contexts_are_those_of_requests(users, imported):
-    frame = imported[0].decisions(START, END, 1e6, 1.0).to_pandas().head(50)
+    frame = imported[0].decisions(START, END, LONG).to_pandas().head(50)
     logged = pd.DataFrame(frame["context"].map(json.loads).tolist())
     pd.testing.assert_frame_equal(logged, users.contexts(find_users(users, frame)), check_exact=True)
 
@@ -87,7 +90,7 @@ def test_other_arguments_simulate_other_events(users):
     warehouse, start = LocalWarehouse(), START + timedelta(seconds=1)
     for change in ({}, {"seed": 4}, {"n": 21}, {"candidates": 5}, {"start": start}, {"seconds": 30.0}):
         import_log(warehouse, *simulate_log(users, **{"n": 20, "start": START, "seed": 3} | change))
-    counts = warehouse.counts(START, END + timedelta(seconds=1), 1e6)
+    counts = warehouse.counts(START, END + timedelta(seconds=1), LONG)
     assert counts.joined + counts.defaulted == warehouse.state()["interactions"]["rows"] == 121
 
 

@@ -16,9 +16,10 @@ from recbandits.data.tfrecords import find_records
 from recbandits.data.trajectories import read_examples
 from recbandits.loop.importing import import_log, simulate_log
 from recbandits.loop.ingest import decisions_of, ingest, read_manifest, titles_of
-from recbandits.loop.settings import Join, Settings
+from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
+from recbandits.platforms.warehouse import Join
 from recbandits.records import Interaction, Log, Reward, from_table
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -135,7 +136,7 @@ def test_invalid_decisions_and_rewards_are_quarantined_once_and_counted_once(rec
     rewards[high_reward.event_id] = dataclasses.replace(first[high_reward.event_id], value=9.0)
     unchanged = [record for record in records if record.event_id not in changed]
     warehouse = make_warehouse([*unchanged, *changed.values(), *rewards.values()])
-    before = warehouse.counts(START, END, RULE.window)
+    before = warehouse.counts(START, END, RULE)
     manifest = ingest(warehouse, START, END, RULE, features, tmp_path / "one")
     columns = "bias, factor_0, factor_1, factor_2, factor_3"
     assert manifest["reasons"] == {
@@ -149,12 +150,12 @@ def test_invalid_decisions_and_rewards_are_quarantined_once_and_counted_once(rec
     assert is_consistent(counts)
     assert counts["total"] == before.total
     assert counts["quarantined"] == 5
-    assert (counts["joined"], counts["defaulted"]) == (before.joined - 4, before.defaulted - 1)
+    assert (counts["joined"], counts["defaulted"]) == (before.joined - 3, before.defaulted - 1)
     assert manifest["decisions"] == counts["joined"] + counts["defaulted"] == 395
     assert not set(changed) & set(decisions_of(tmp_path / "one", held_out=None).event_id)
     entries = warehouse.query("SELECT * FROM quarantine").to_pylist()
     reasons = {entry["message_id"].removeprefix("ingester/"): entry["reason"] for entry in entries}
-    assert warehouse.outside(START, END, **vars(RULE))["event_id"].to_pylist() == [high_reward.event_id]
+    assert warehouse.outside(START, END, RULE)["event_id"].to_pylist() == [high_reward.event_id]
     assert reasons == {
         unknown_item.event_id: "candidates must be items with features",
         text_bias.event_id: "context: column 'bias' must be a finite number, got 'high'",
@@ -220,15 +221,15 @@ def test_a_dataset_is_of_one_moment_while_rewards_arrive(records, features, tmp_
     class BusyWarehouse(LocalWarehouse):
         queue = ()
 
-        def decisions(self, *span, **rule):
-            table = super().decisions(*span, **rule)
+        def decisions(self, *span):
+            table = super().decisions(*span)
             rows, self.queue = self.queue[:1], self.queue[1:]
             self.write([Reward(row["event_id"], row["time"], 5.0) for row in rows])
             return table
 
     warehouse = BusyWarehouse()
     warehouse.write(records)
-    before = warehouse.decisions(START, END, RULE.window, RULE.default)
+    before = warehouse.decisions(START, END, RULE)
     silent = before.filter(pc.is_null(before["reward_time"])).to_pylist()
     warehouse.queue = silent[:3]
     manifest = ingest(warehouse, START, END, RULE, features, tmp_path / "calm")
@@ -272,6 +273,8 @@ def test_a_window_without_a_decision_is_refused(records, features, tmp_path):
     ("values", "sentence"),
     [
         ({"window": 0.0}, "Join: window must be positive"),
+        ({"window": 2e9}, "Join: window must be at most 1000000000 seconds, got 2000000000.0"),
+        ({"skew": 2e9}, "Join: skew must be at most 1000000000 seconds, got 2000000000.0"),
         ({"lowest": -np.inf}, "Join: lowest must be finite, got -inf"),
         ({"highest": np.nan}, "Join: highest must be finite, got nan"),
         ({"lowest": 1.0}, "Join: highest must be above lowest, 1, got 1.0"),

@@ -11,6 +11,7 @@ from recbandits.loop.steps import FUNCTIONS
 from recbandits.platforms import choose
 from recbandits.platforms.local.functions import event
 from recbandits.platforms.local.messages import Message
+from recbandits.platforms.warehouse import Join
 from recbandits.records import Interaction, Reward
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -45,7 +46,7 @@ def test_decisions_and_rewards_are_joined_in_the_warehouse(warehouse):
     for _ in range(2):
         assert posted("log_interaction", DECISION.to_json().encode()) == 200
         assert posted("log_reward", REWARD.to_json().encode()) == 200
-    (row,) = warehouse.decisions(NOON, NOON.replace(hour=13), 60.0, 1.0).to_pylist()
+    (row,) = warehouse.decisions(NOON, NOON.replace(hour=13), Join(60.0, 1.0, 5.0, 1.0)).to_pylist()
     assert (row["event_id"], row["action"], row["reward"]) == ("e", "2", 4.0)
 
 

@@ -1,7 +1,7 @@
 """Fault injection: processes of the loop get SIGKILL while it runs, and every acknowledged event is logged once.
 
 One loop of real processes serves all tests of this module. A seed determines which processes are killed when; the
-effects depend on the machine. PROFILE=full kills 100 processes in place of 20.
+effects depend on the machine. PROFILE=full kills 100 processes in place of 20, after 30 minutes of visits.
 """
 
 import os
@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 
@@ -25,14 +26,14 @@ from recbandits.loop.live import Loop
 from recbandits.loop.models import keep_model, read_model
 from recbandits.loop.settings import Gate, Settings
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import LOGGERS, TEMPLATES, re_training_parameters
+from recbandits.loop.steps import LOGGERS, TEMPLATES, logger_name, re_training_parameters
 from recbandits.loop.trigger import PIPELINE, Plan, due, serving_model
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
 from tests.waiting import until
 
-KILLS = 100 if os.environ.get("PROFILE") == "full" else 20
+KILLS, SOAK = (100, 1800.0) if os.environ.get("PROFILE") == "full" else (20, 12.0)  # processes; seconds of visits
 TEMPLATE = TEMPLATES / "re_training.yaml"
 # The gate passes every candidate, so that the Deployer, the only step with effects, deploys each.
 SETTINGS = Settings(
@@ -160,6 +161,33 @@ def audit(loop, name, kind):
 
 def rows(loop, name):
     return loop.platform.warehouse.query(f"SELECT * FROM {name}").to_pylist()
+
+
+def measure(loop):
+    """Return what must not grow: memory and descriptors of each unit, and the events that wait."""
+    functions = {name: loop.platform.functions.unit(name) for name in map(logger_name, LOGGERS)}
+    units = {"endpoint": loop.endpoint.unit} | functions
+    processes = {name: unit.members() for name, unit in units.items()}
+    return {
+        **{f"bytes of {name}": sum(each.memory_info().rss for each in some) for name, some in processes.items()},
+        **{f"descriptors of {name}": sum(each.num_fds() for each in some) for name, some in processes.items()},
+        "events that wait": sum(map(loop.backlog, LOGGERS)),
+    }
+
+
+def test_memory_descriptors_and_queues_stay_flat_while_users_visit(loop):
+    """From the second to the last quarter of the time, by their medians; the first quarter warms up."""
+    answered, samples = loop.simulator.counts["answered"], []
+    for _ in range(60):
+        samples.append(measure(loop))
+        time.sleep(SOAK / 60)
+    samples = pd.DataFrame(samples)
+    early, late = samples[15:30].median(), samples[45:].median()
+    assert loop.simulator.counts["answered"] - answered > 0.5 * SETTINGS.rate * SOAK
+    is_size = samples.columns.str.startswith("bytes")
+    assert (early[is_size] > 20e6).all(), "each has a process"
+    assert (late[is_size] < 1.1 * early[is_size]).all(), samples
+    assert (late[~is_size] <= early[~is_size] + SETTINGS.rate).all(), samples
 
 
 def test_the_endpoint_answers_while_a_training_is_killed_and_a_repeated_run_changes_nothing(loop):

@@ -12,6 +12,7 @@ import threading
 import time
 import zipfile
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,7 +97,7 @@ def test_the_last_policy_is_truly_better_than_the_first(ended):
 def test_everything_that_users_reported_is_in_the_warehouse(ended):
     assert ended.complete
     warehouse, now, counts = ended.loop.platform.warehouse, datetime.now(UTC), ended.loop.simulator.counts
-    logged = warehouse.counts(now - timedelta(hours=1), now, SETTINGS.join.window)
+    logged = warehouse.counts(now - timedelta(hours=1), now, SETTINGS.join)
     assert logged.total == sum(logged[1:-1])  # the last field is no class
     assert logged.quarantined == logged.orphan == 0
     assert counts["reported"] == counts["reports"]
@@ -247,3 +248,16 @@ def test_a_second_loop_in_the_same_place_is_refused_and_harms_nothing(tmp_path):
 def test_options_that_cannot_be_are_refused(options, sentence):
     with pytest.raises(SystemExit, match=sentence):
         main(**options)
+
+
+@pytest.mark.parametrize(("options", "expected"), [({}, ["deploy", "follow"]), ({"remove": True}, ["remove"])])
+def test_on_google_cloud_the_command_deploys_and_follows_the_loop_or_removes_it(options, expected, monkeypatch):
+    for name, value in (("PLATFORM", "gcp"), ("PROJECT", "movie-lab-42")):
+        monkeypatch.setenv(f"RECBANDITS_{name}", value)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # those of the test runner stay
+    calls = []
+    for name in ("deploy", "follow", "remove"):
+        call = partial(lambda name, config, *_: calls.append((name, config.project)), name)
+        monkeypatch.setattr(f"recbandits.loop.__main__.{name}_loop", call)
+    main(**options)
+    assert calls == [(name, "movie-lab-42") for name in expected]

@@ -9,7 +9,7 @@ import pytest
 
 from recbandits.agents.parameters import LinUCB
 from recbandits.config import Config
-from recbandits.loop.settings import Gate, Join, Settings
+from recbandits.loop.settings import Gate, Settings
 from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import (
     config_parameter,
@@ -19,6 +19,7 @@ from recbandits.loop.steps import (
     settings_from,
     time_of,
 )
+from recbandits.platforms.warehouse import Join
 
 
 def test_settings_survive_json():

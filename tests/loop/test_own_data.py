@@ -11,8 +11,9 @@ from recbandits.exploration import Exploration
 from recbandits.loop.gate import judge_log
 from recbandits.loop.importing import import_log, read_log, write_log
 from recbandits.loop.memory import MemoryCore
-from recbandits.loop.settings import Gate, Guardrail, Join, Settings
+from recbandits.loop.settings import Gate, Guardrail, Settings
 from recbandits.platforms.local.warehouse import LocalWarehouse
+from recbandits.platforms.warehouse import Join
 from recbandits.records import Log
 
 WINDOW = 60.0

@@ -105,7 +105,7 @@ def test_each_decision_is_logged_once_with_its_propensity(users):
     loop = Loop(users, SETTINGS)
     loop.begin()
     loop.serve()
-    counts = loop.warehouse.counts(loop.now.replace(year=2025), loop.now, SETTINGS.join.window)
+    counts = loop.warehouse.counts(loop.now.replace(year=2025), loop.now, SETTINGS.join)
     assert counts.joined + counts.defaulted == SETTINGS.first + SETTINGS.decisions
     log = loop.learn()[1]
     probabilities = probabilities_of(loop.serving().policy, log)

@@ -87,7 +87,7 @@ def names(platform, folder):
         | {"reader": "projects/movie-lab-42/subscriptions/events", "queries": [{"user_id": "7"}], "policy": policy},
         "03a-ranking-bandit-local-train": parameters | {"lists": 5, "data": SimpleNamespace(is_real=True)},
         "01-train_deploy_mab": search
-        | {"tune": TUNED[:2], "here": CURVE}
+        | {"tune": TUNED[:2], "local_runs": CURVE}
         | {"data": SimpleNamespace(source="MovieLens"), "record": record}
         | {"best": SimpleNamespace(parameters={"alpha": 0.1})},
         "02-mab_mlops_pipeline": {"templates": {"re_training": TEMPLATES / "re_training.yaml"}, "parameters": arguments}

@@ -138,7 +138,11 @@ def test_each_account_gets_what_it_needs_where_it_needs_it(platform, cloud):
         (act, member("train")),
         (act, member("function")),
     }
-    assert bindings(cloud.documents[f"{account}{CONFIG.account('serve')}:getIamPolicy"]) == {(act, member("train"))}
+    vertex_ai = "serviceAccount:service-123456789@gcp-sa-aiplatform.iam.gserviceaccount.com"
+    assert bindings(cloud.documents[f"{account}{CONFIG.account('serve')}:getIamPolicy"]) == {
+        (act, member("train")),
+        ("roles/iam.serviceAccountAdmin", vertex_ai),  # it must have it to start servers as an account of the project
+    }
 
 
 def test_of_buckets_that_are_not_ours_a_build_reads_that_of_function_sources_alone(platform, cloud):
@@ -267,6 +271,13 @@ def test_runs_are_found_by_the_filter_of_the_labels(platform, cloud):
     jobs = ("PipelineJobs", "CustomJobs", "HyperparameterTuningJobs", "BatchPredictionJobs")
     for kind in (*jobs, "Endpoints", "Models"):
         assert [request["filter"] for request in cloud.requests(f"List{kind}")] == [condition], kind
+
+
+def test_a_project_without_a_metadata_store_has_no_experiments_and_is_cleaned_up(platform, cloud):
+    """Vertex AI makes the store with the first experiment or pipeline run."""
+    cloud.answers["ListContexts"] = exceptions.NotFound("Requested Metadata Store default not found")
+    labelled_names = loop(cloud, CONFIG.labels)
+    assert [outcome.name for outcome in platform.clean_up()] == labelled_names
 
 
 def test_clean_up_empties_the_bucket_and_the_dataset(platform, cloud):

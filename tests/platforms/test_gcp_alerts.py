@@ -96,6 +96,17 @@ def test_ours_are_listed_by_label_and_by_name_policies_before_the_channel_that_t
     assert set(listings) == {expected_filter}
 
 
+def test_a_budget_is_found_behind_a_hundred_of_other_projects(cloud, resources):
+    """The list of a billing account comes in pages."""
+    expected = create_alerts(CONFIG, "123456789")
+    pages = {
+        "": {"budgets": [{"name": "other", "displayName": "of another project"}] * 100, "nextPageToken": "next"},
+        "next": {"budgets": resources["budgets"]},
+    }
+    cloud.answers[f"GET {BUDGETS}"] = lambda record: pages[record["query"].get("pageToken", "")]
+    assert find_alerts(CONFIG) == expected
+
+
 def test_an_alert_is_deleted_where_it_was_listed(cloud, resources):
     create_alerts(CONFIG, "123456789")
     cloud.answers["DELETE .*"] = {}

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from google.api_core import exceptions
 from google.auth.exceptions import DefaultCredentialsError
-from warehouse_contract import START, WarehouseContract, reward
+from warehouse_contract import START, WarehouseContract, join, reward
 
 from recbandits.config import Config
 from recbandits.platforms.gcp.warehouse import BigQueryWarehouse, GroupedWrites
@@ -199,7 +199,7 @@ def test_a_refused_batch_leaves_no_table(warehouse, cloud):
 def test_rewards_are_read_only_from_the_partitions_of_the_window(warehouse, cloud):
     cloud.answers = {f"POST {HOST}{API}/jobs": exceptions.BadRequest("no")}
     with pytest.raises(PlatformError, match=r": 400 .*no"):
-        warehouse.decisions(START, START, 60, 1.0, lowest=1, highest=5, skew=1)
+        warehouse.decisions(START, START, join(60, 1.0, lowest=1, highest=5, skew=1))
     (configuration,) = queries(cloud)
     assert parameters(configuration) == {
         "start": "2026-01-01 12:00:00+00:00",

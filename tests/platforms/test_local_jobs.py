@@ -379,7 +379,7 @@ def test_a_value_in_the_outer_twentieth_of_its_range_is_at_a_bound(parameter, va
         (lambda: Integer(1.0, 2), "Integer: low must be a whole number, got 1.0"),
         (lambda: Choice((1, "a")), "Choice: values must be a tuple of different texts"),
         (lambda: Choice(([1], [2])), "Choice: values must be a tuple of different texts"),
-        (lambda: make_study(seed=-1), "Study: seed must be a whole number of 0 or more, got -1"),
+        (lambda: make_study(seed=-1), "Study: seed must be a whole number of at least 0, got -1"),
         (lambda: Study(Job("x")), "Study: parameters must be a dict to Float, Integer or Choice, at least one, got {}"),
         (lambda: make_study(trials=0), "Study: trials must be a whole number of at least 1, got 0"),
     ],

@@ -24,23 +24,27 @@ from recbandits.platforms.jobs import Job
 from recbandits.platforms.local import forkserver
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.protocol import PlatformError
+from recbandits.platforms.warehouse import Join
 from tests.waiting import until
 
 KILLS = 20 if os.environ.get("PROFILE") == "full" else 3  # of each kind
 LOGGER = FUNCTIONS / "logger"
 START = datetime(2026, 1, 1, tzinfo=UTC)
+JOIN = Join(60.0, lowest=-1e9, highest=1e9, default=-1.0)
 PATIENCE = 180.0  # seconds until everything that waits must be in the warehouse
 
-COMMON = """
+COMMON = f"""
 import random, sys, time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from recbandits.config import Config
 from recbandits.platforms import choose
+from recbandits.platforms.warehouse import Join
 from recbandits.records import Interaction, Reward
 
 platform = choose(Config(artifacts=sys.argv[1]))
 START = datetime(2026, 1, 1, tzinfo=UTC)
+JOIN = {JOIN}
 """
 # Pair n of a publisher has the reward n % 5. It notes a pair once both are published; after a kill it goes on after its
 # last note, so that what it had published without a note is published again. Three rewards in ten are published twice,
@@ -92,7 +96,7 @@ READER = (
     + """
 before = 0
 while True:
-    table = platform.warehouse.decisions(START, START + timedelta(days=30), 60, -1.0)
+    table = platform.warehouse.decisions(START, START + timedelta(days=30), JOIN)
     for event, reward in zip(table["event_id"].to_pylist(), table["reward"].to_pylist()):
         assert reward in (-1.0, float(int(event.rpartition("-")[2]) % 5)), (event, reward)
     assert len(table) >= before
@@ -316,7 +320,7 @@ def test_after_any_sigkill_every_acknowledged_pair_is_stored_once_with_its_rewar
     noted_events = {event for name in "pq" for event in (system.directory / f"{name}.notes").read_text().split()}
     messages, warehouse = system.platform.messages, system.platform.warehouse
     until(lambda: not any(map(messages.backlog, system.topics)), PATIENCE)
-    table = warehouse.decisions(START, START + timedelta(days=30), 60, -1.0)
+    table = warehouse.decisions(START, START + timedelta(days=30), JOIN)
     rewards = dict(zip(table["event_id"].to_pylist(), table["reward"].to_pylist(), strict=True))
     assert len(noted_events) > len(victims)
     assert noted_events <= rewards.keys()
@@ -326,7 +330,7 @@ def test_after_any_sigkill_every_acknowledged_pair_is_stored_once_with_its_rewar
     assert {event: rewards[event] for event in noted_events} == {
         event: float(int(event.rpartition("-")[2]) % 5) for event in noted_events
     }
-    counts = warehouse.counts(START, datetime.now(UTC), 60)
+    counts = warehouse.counts(START, datetime.now(UTC), JOIN)
     assert (counts.duplicate, counts.late, counts.orphan) == (0, 0, 0)
     assert counts.joined >= len(noted_events)
     assert counts.quarantined >= len(noted_events) // 100

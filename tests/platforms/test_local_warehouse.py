@@ -11,7 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from warehouse_contract import START, decision, time_at
+from warehouse_contract import START, decision, join, time_at
 
 from recbandits.config import Config
 from recbandits.platforms import choose
@@ -51,9 +51,9 @@ def test_acknowledged_events_survive_sigkill_of_their_writer(file):
         for writer in writers:
             writer.send_signal(signal.SIGKILL)
             acknowledged_ids |= set(writer.communicate()[0].decode().split("\n")[:-1])
-        table = warehouse.decisions(START, time_at(10**6), 5, 0.0)
+        table = warehouse.decisions(START, time_at(10**6), join(5, 0.0))
         assert acknowledged_ids <= set(table["event_id"].to_pylist())
-        counts = warehouse.counts(START, time_at(10**6), 5)
+        counts = warehouse.counts(START, time_at(10**6), join(5))
         assert counts._asdict() == dict.fromkeys(counts._fields, 0) | {"total": len(table), "joined": len(table)}
     assert len(acknowledged_ids) >= 80
 
@@ -78,7 +78,7 @@ def test_concurrent_queries_read_a_prefix_of_the_committed_events(file):
     with ThreadPoolExecutor(1) as pool:
         insertion = pool.submit(write)
         while not is_finished.is_set() and not insertion.done():
-            events = reader.decisions(START, time_at(1000), 0, 0.0)["event_id"].to_pylist()
+            events = reader.decisions(START, time_at(1000), join(1, 0.0))["event_id"].to_pylist()
             assert events == [str(number) for number in range(len(events))]
         insertion.result()
     assert reader.state()["interactions"]["rows"] == 200
@@ -129,7 +129,7 @@ def test_dropped_rows_vanish_from_the_copies_of_other_objects(file):
     assert other.state()["interactions"]["rows"] == 1
     warehouse.drop_before(time_at(10))
     warehouse.write([decision("new", 20)])
-    assert other.decisions(START, time_at(100), 0, 0.0)["event_id"].to_pylist() == ["new"]
+    assert other.decisions(START, time_at(100), join(1, 0.0))["event_id"].to_pylist() == ["new"]
 
 
 def use_in_child(warehouse, pipe):
@@ -185,4 +185,4 @@ def test_a_full_disk_raises_one_sentence_and_loses_no_event(file):
     assert new == 50
     warehouse = LocalWarehouse(file)
     assert warehouse.state()["interactions"]["rows"] == 1 + 50 * (len(batches) + 1)
-    assert len(warehouse.decisions(START, time_at(2000), 0, 0.0)) == 1 + 50 * (len(batches) + 1)
+    assert len(warehouse.decisions(START, time_at(2000), join(1, 0.0))) == 1 + 50 * (len(batches) + 1)

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from warehouse_contract import START, WarehouseContract, decision, reward, time_at
+from warehouse_contract import START, WarehouseContract, decision, join, reward, time_at
 
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.warehouse import Counts, digest_of
@@ -93,9 +93,9 @@ def test_the_join_of_any_deliveries_in_any_order_equals_plain_python(deliveries,
             size = draws.randint((len(queue) + 2) // 3, len(queue))
             warehouse.write(queue[:size])
             queue = queue[size:]
-        table = warehouse.decisions(time_at(START_SECOND), time_at(END_SECOND), WINDOW, DEFAULT, take)
+        table = warehouse.decisions(time_at(START_SECOND), time_at(END_SECOND), join(WINDOW, DEFAULT, take))
         results.append((table, warehouse.snapshot(time_at(START_SECOND), time_at(END_SECOND))))
-        assert warehouse.counts(time_at(START_SECOND), time_at(END_SECOND), WINDOW) == counts
+        assert warehouse.counts(time_at(START_SECOND), time_at(END_SECOND), join(WINDOW)) == counts
     (table, snapshot), (other_table, other_snapshot) = results
     assert table.equals(other_table)
     assert snapshot == other_snapshot
@@ -114,12 +114,12 @@ def test_rows_inserted_twice_by_concurrent_writers_count_once(deliveries):
     warehouse.write([*deliveries, verdict])
 
     def query_results():
-        span = time_at(START_SECOND), time_at(END_SECOND), WINDOW
+        span = time_at(START_SECOND), time_at(END_SECOND)
         for take in REPORT_RULES:
-            yield warehouse.decisions(*span, DEFAULT, take).to_pylist()
-        yield warehouse.counts(*span)
+            yield warehouse.decisions(*span, join(WINDOW, DEFAULT, take)).to_pylist()
+        yield warehouse.counts(*span, join(WINDOW))
         yield warehouse.snapshot(time_at(START_SECOND), time_at(END_SECOND))
-        yield warehouse.by_user(*span, DEFAULT).to_csv()
+        yield warehouse.by_user(*span, join(WINDOW, DEFAULT)).to_csv()
         yield warehouse.verdicts()["verdict_id"].tolist()
         yield warehouse.state()
         yield sorted(warehouse.query("SELECT event_id, reward FROM decisions").to_pylist(), key=str)
@@ -134,8 +134,8 @@ def test_the_counts_of_adjacent_spans_add_up(warehouse):
     """Conflicting decisions and rewards on both sides of a boundary: the counts of the parts add up to the whole."""
     warehouse.write([decision(event, k) for k, event in enumerate("abcabc")])
     warehouse.write([reward(event, k, 1.0) for k, event in enumerate("xabcxab")])
-    total_counts = warehouse.counts(START, time_at(10), 1)
-    parts = [warehouse.counts(time_at(k), time_at(k + 1), 1) for k in range(10)]
+    total_counts = warehouse.counts(START, time_at(10), join(1))
+    parts = [warehouse.counts(time_at(k), time_at(k + 1), join(1)) for k in range(10)]
     assert tuple(map(sum, zip(*parts, strict=True))) == total_counts
     rows = warehouse.state()
     assert total_counts.total == rows["interactions"]["rows"] + rows["rewards"]["rows"] - total_counts.joined

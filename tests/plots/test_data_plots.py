@@ -1,5 +1,8 @@
 """The pictures show the numbers of the data, wherever those can be read off the axes."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,3 +116,10 @@ def test_the_taste_map_shows_the_movies_rated_often_enough(movielens):
     x, y = left.collections[0].get_offsets().T
     assert x.var() > y.var()  # the directions of the largest variance
     assert {text.get_text().strip() for text in right.texts} <= set(movielens.movies.columns)
+
+
+@pytest.mark.parametrize("path", sorted(Path(plots.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_a_legend_is_beside_the_axes(path):
+    """In no picture can it cover data: it is placed by BESIDE, an anchor of its own, or outside all axes."""
+    calls = re.findall(r"\.legend\((.*)\)", path.read_text())
+    assert all(re.search(r"\*\*BESIDE|bbox_to_anchor|loc=\"outside", call) for call in calls), calls

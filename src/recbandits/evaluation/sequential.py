@@ -14,6 +14,8 @@ import numpy as np
 from recbandits.checks import FEWEST, FRACTION, POSITIVE, outside_majority, require
 from recbandits.evaluation.intervals import Interval
 
+FEWEST_GROUPS = 5  # effective ones, that the variance of their sums needs
+
 
 def critical_value(n: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Any:
     """Compute the half width of the confidence sequence of n observations, a number or an array, in standard errors.
@@ -30,6 +32,12 @@ def critical_value(n: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Any:
     return np.sqrt(2 * (scaled + 1) / scaled * np.log(np.sqrt(scaled + 1) / alpha))
 
 
+def effective_groups(labels: Any) -> float:
+    """Return how many groups of equal size have as much evidence as those with these labels [n] (Kish 1965)."""
+    sizes = np.unique(np.asarray(labels), return_counts=True)[1]
+    return float(sizes.sum() ** 2 / max(1, sizes @ sizes))
+
+
 def difference(
     first: Any, second: Any, alpha: float = 0.05, optimal_n: float = 1000, groups: Any = None, covariates: Any = None
 ) -> Interval:
@@ -44,16 +52,16 @@ def difference(
     (control variates: Deng, Xu, Kohavi and Walker 2013, "Improving the sensitivity of online controlled experiments by
     utilizing pre-experiment data"). `alpha` and `optimal_n`, of both streams together, are those of `critical_value`.
 
-    Returns the interval of mean(first) - mean(second); NaN where a side has fewer than two groups, or both together
-    fewer than `FEWEST` with a rare observation. ValueError if the numbers of labels and observations differ; and as
-    `critical_value`.
+    Returns the interval of mean(first) - mean(second); NaN where a side has fewer than `FEWEST_GROUPS` effective
+    groups, or both together fewer than `FEWEST` with a rare observation. ValueError if the numbers of labels and
+    observations differ; and as `critical_value`.
     """
     sides = [np.asarray(side, float) for side in (first, second)]
     labels = [np.arange(len(side)) for side in sides] if groups is None else groups
     for side, label in zip(sides, labels, strict=True):
         if len(side) != len(label):
             raise ValueError(f"groups must label every observation, {len(side)}, got {len(label)} labels")
-    if min(len(np.unique(label)) for label in labels) < 2:
+    if min(map(effective_groups, labels)) < FEWEST_GROUPS:
         return Interval(np.nan, np.nan, np.nan)
     spreads = [_spread(side, label) for side, label in zip(sides, labels, strict=True)]
     if np.isnan(spreads).any():

@@ -63,7 +63,7 @@ def ingester(
         end: time before which decisions are read; empty to plan the window now, by what serves and what is logged.
         serving: version that serves, for the steps that follow; empty for none.
         snapshot: of the warehouse in that time, by which this step is cached: other data, another dataset.
-        join: rule for rewards, `loop.settings.Join` as a dict.
+        join: rule for rewards, `platforms.warehouse.Join` as a dict.
         holdout: share of the decisions that the learner does not see.
         dataset: decisions, TFRecords, features and manifest.
         metrics: the manifest's counts, which add up.
@@ -73,9 +73,9 @@ def ingester(
     """
     from recbandits.data.features import Features
     from recbandits.loop.ingest import ingest, titles_of
-    from recbandits.loop.settings import Join
     from recbandits.loop.steps import platform_of, time_of
     from recbandits.loop.trigger import plan_now
+    from recbandits.platforms.warehouse import Join
     from recbandits.training.job_paths import mounted
 
     platform, rule, directory = platform_of(config), Join(**join), mounted(features)
@@ -99,7 +99,7 @@ def monitor(config: dict, dataset: dsl.Input[dsl.Dataset], join: dict, metrics: 
     Args:
         config: settings of the project.
         dataset: from the Ingester.
-        join: rule for rewards, `loop.settings.Join` as a dict.
+        join: rule for rewards, `platforms.warehouse.Join` as a dict.
         metrics: numbers of the monitors.
 
     Returns:
@@ -108,9 +108,9 @@ def monitor(config: dict, dataset: dsl.Input[dsl.Dataset], join: dict, metrics: 
     from recbandits.loop.ingest import read_manifest
     from recbandits.loop.models import load_policies
     from recbandits.loop.monitors import compare_windows
-    from recbandits.loop.settings import Join
     from recbandits.loop.steps import models_of, platform_of, time_of
     from recbandits.platforms.pipelines import ALARM
+    from recbandits.platforms.warehouse import Join
 
     platform, manifest = platform_of(config), read_manifest(dataset.path)
     start, end = time_of(manifest["start"]), time_of(manifest["end"])

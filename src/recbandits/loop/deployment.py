@@ -86,18 +86,19 @@ def deploy_loop(config: Config, settings: Settings | None = None, data: MovieLen
 
 
 def remove_loop(config: Config) -> None:
-    """Remove what runs or is billed by the hour: schedules, pipeline runs, functions, topics and the endpoint.
+    """Remove what runs or is billed by the hour: schedules, functions, pipeline runs, topics and the endpoint.
 
     Data stay: the warehouse, the models, the bucket. `platform.clean_up` removes them as well.
     """
     platform = _platform(config)
     for name in SCHEDULES:
         platform.schedules.delete(name)
+    for name in _NAMES:
+        platform.functions.delete(name)
     for pipeline in (START_UP, PIPELINE):
         if run := platform.pipelines.running(pipeline):
             platform.pipelines.stop(run)
-    for name in _NAMES:
-        platform.functions.delete(name)
+            platform.pipelines.wait(run)  # its last step would make the endpoint again
     for name in TOPICS:
         platform.messages.delete(name)
         platform.messages.delete(f"{name}-dead")

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from recbandits.evaluation import cross_fit, difference, estimates
+from recbandits.evaluation import cross_fit, difference, estimates, sequential
 from recbandits.loop.settings import Gate
 from recbandits.records import Log
 from recbandits.serving.served import ServedPolicy
 
-_FOLDS = 5
 _ROUNDING = 1e-7  # of probabilities that were computed in float32
 _UNLOGGED = 0.05  # share of a policy's decisions that may be missing from the log
 
@@ -101,11 +100,12 @@ def judge_log(log: Log, candidate: ServedPolicy, serving: ServedPolicy, gate: Ga
 
     gate = gate or Gate()
     facts = {"candidate": candidate.version, "serving": serving.version, "decisions": len(log), "level": gate.level}
-    if (users := len(np.unique(log.user_id))) < _FOLDS:
-        return _held(f"the held-out decisions must be of {_FOLDS} users, got {users}", **facts)
+    if (users := sequential.effective_groups(log.user_id)) < sequential.FEWEST_GROUPS:
+        needed = f"of {sequential.FEWEST_GROUPS} users with equally many each"
+        return _held(f"the held-out decisions must be worth as much as those {needed}, got {users:.1f}", **facts)
     try:
         scores = [_scores(policy, log) for policy in (candidate, serving)]
-        q = cross_fit(log, np.stack(scores, axis=2), LinearRegression(), folds=_FOLDS)
+        q = cross_fit(log, np.stack(scores, axis=2), LinearRegression(), folds=sequential.FEWEST_GROUPS)
         values = [
             estimates(log, policy.exploration.probabilities(score, log.mask), q, names=[gate.estimator])[gate.estimator]
             for policy, score in zip((candidate, serving), scores, strict=True)

@@ -20,8 +20,8 @@ from recbandits.loop import canary
 from recbandits.loop.canary import Experiment
 from recbandits.loop.gate import finite_or_none, predicted_values
 from recbandits.loop.ingest import log_of
-from recbandits.loop.settings import Guardrail, Join
-from recbandits.platforms.warehouse import Warehouse
+from recbandits.loop.settings import Guardrail
+from recbandits.platforms.warehouse import Join, Warehouse
 from recbandits.records import Verdict
 
 _MISMATCH = 0.001  # probability with which a right split ever raises the alarm
@@ -48,19 +48,19 @@ def guard(
 
     A canary is promoted when it is non-inferior: the lower bound of the difference is above -margin. It is rolled back
     when it is significantly worse: the upper bound is below -margin. In between it gets a larger share, and is
-    withdrawn when it has had its time with it, or when the split is not as the shares say. After the promotion it is
-    compared with the users who kept its predecessor, and rolled back when it is significantly worse. The bounds are
-    those of a confidence sequence, so that one may look at any time; the decisions with each share are an experiment of
-    their own.
+    withdrawn when it has had its time with it. After the promotion it is compared with the users who kept its
+    predecessor, and rolled back when it is significantly worse. Before and after, it is withdrawn when the split is not
+    as the shares say. The bounds are those of a confidence sequence, so that one may look at any time; the decisions
+    with each share are an experiment of their own.
 
     Args:
       endpoint: `platforms.endpoints.Endpoint`
       warehouse: of the verdicts, decisions and rewards.
       now: aware datetime; decisions count once their window has closed.
-      rule: `settings.Join`
+      rule: `platforms.warehouse.Join`
       guardrail: `settings.Guardrail`
       policies: function from version to `ServedPolicy`, or None for one that cannot be loaded, whose predictions reduce
-        the variance; each decision is then read, where otherwise sums by user are. None for no reduction.
+        the variance of a canary. None for no reduction.
 
     Returns:
       `Verdict`, "ramped", "promoted", "rolled back" or "withdrawn", which is in the warehouse already; or None.
@@ -95,16 +95,17 @@ def collect_evidence(
 ) -> Evidence:
     """Compute the `Evidence` of an experiment by the arguments of `guard`.
 
-    Without policies a sum of each user is read, however many decisions there are.
+    The predictions need each decision. Without them, and after the promotion, which has no deadline, sums by user are
+    read, however many decisions there are.
     """
     start = experiment.start + timedelta(seconds=guardrail.settling)
     span = start, max(start, now - timedelta(seconds=rule.window))
     versions = experiment.newest, experiment.other
-    predictors = [policy for policy in map(policies, versions) if policy is not None] if policies else []
-    if predictors:
-        rewards, users, covariates = _sides_of_decisions(warehouse.decisions(*span, **vars(rule)), versions, predictors)
+    loaded = map(policies, versions) if policies and not experiment.promoted else ()
+    if predictors := [policy for policy in loaded if policy is not None]:
+        rewards, users, covariates = _sides_of_decisions(warehouse.decisions(*span, rule), versions, predictors)
     else:
-        rewards, users, covariates = _sides_of_sums(warehouse.by_user(*span, **vars(rule)), versions)
+        rewards, users, covariates = _sides_of_sums(warehouse.by_user(*span, rule), versions)
     return compare(rewards, users, covariates, experiment, guardrail)
 
 
@@ -134,7 +135,7 @@ def decide(experiment: Experiment, evidence: Evidence, guardrail: Guardrail) -> 
     enough = min(decisions) >= guardrail.least and math.isfinite(width) and not mismatch
     if enough and interval.high < -margin:
         return "rolled back", f"It is significantly worse, by more than {margin:.3g} {measurement}."
-    if experiment.promoted:
+    if experiment.promoted and not mismatch:
         return None, ""
     if enough and interval.low > -margin:
         return "promoted", f"It is non-inferior by a margin of {margin:.3g} {measurement}."

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from recbandits.checks import replacing, require, write_text
 from recbandits.data.features import FILE as FEATURES
 from recbandits.data.features import Features
-from recbandits.loop.settings import Join
-from recbandits.platforms.warehouse import Warehouse
+from recbandits.platforms.warehouse import Join, Warehouse
 from recbandits.records import Interaction, Log, Quarantined
 from recbandits.serving.policy import read_titles
 
@@ -45,7 +44,7 @@ def ingest(
       warehouse: of the decisions and rewards.
       start: datetime with a zone; decisions from then on.
       end: datetime with a zone; decisions before it. It should be a window ago: later decisions may still get reports.
-      rule: `settings.Join`
+      rule: `platforms.warehouse.Join`
       features: of the policy; decisions among items that they do not know, and on contexts that they cannot encode, are
         quarantined.
       directory: for the dataset, made if missing; a dataset that is there is replaced.
@@ -137,7 +136,7 @@ def _read(warehouse, start, end, rule, features):
     """
     for _ in range(_READINGS):
         snapshot = warehouse.snapshot(start, end)
-        table = warehouse.decisions(start, end, **vars(rule))
+        table = warehouse.decisions(start, end, rule)
         reasons = _reasons(table, features)
         refused = table.filter(reasons != "")
         rows = zip(refused.select([*Interaction.fields, "reward"]).to_pylist(), reasons[reasons != ""], strict=True)
@@ -147,11 +146,11 @@ def _read(warehouse, start, end, rule, features):
                 for row, reason in rows
             ]
         )
-        counts = warehouse.counts(start, end, **vars(rule))._asdict()
+        counts = warehouse.counts(start, end, rule)._asdict()
         defaulted = refused["reward_time"].null_count  # refused decisions count as quarantined, not as joined too
         less = {"total": len(refused), "joined": len(refused) - defaulted, "defaulted": defaulted}
         number = Counter(reason.partition(", got ")[0] for reason in reasons if reason)
-        outside = len(warehouse.outside(start, end, **vars(rule)))
+        outside = len(warehouse.outside(start, end, rule))
         number[f"reward must be in [{rule.lowest:g}, {rule.highest:g}]"] = outside
         if warehouse.snapshot(start, end) == snapshot:
             break

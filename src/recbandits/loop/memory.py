@@ -111,7 +111,7 @@ class MemoryCore(Core):
         from recbandits.data.examples import make_examples
         from recbandits.loop.train import learn, learner
 
-        log = log_of(self.warehouse.decisions(start, end, **vars(self.settings.join)))
+        log = log_of(self.warehouse.decisions(start, end, self.settings.join))
         held_out = are_held_out(log.event_id, self.settings.holdout)
         agent = learner(self._features, log.mask.shape[1], self.settings.agent)
         if (parent := self.serving()) is not None:

@@ -18,8 +18,7 @@ from recbandits.evaluation.estimators import ROUNDING, direct_method
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop.gate import predicted_values, probabilities_of
 from recbandits.loop.ingest import log_of
-from recbandits.loop.settings import Join
-from recbandits.platforms.warehouse import Warehouse
+from recbandits.platforms.warehouse import Join, Warehouse
 from recbandits.records.log_columns import read_contexts
 
 _BINS = 10
@@ -130,7 +129,7 @@ def compare_windows(
       (dict from name to number, list of the alarms' sentences).
     """
     edges = [start - (end - start), start, end]
-    decisions = warehouse.decisions(edges[0], end, **vars(rule))
+    decisions = warehouse.decisions(edges[0], end, rule)
     window = decisions.filter(_is_within(decisions, start, end))
     versions, periods = propensities(window, policies), [drift(decisions, edges, policies), joins(window, edges[1:])]
     names = ("ratio", "differing")

@@ -35,7 +35,7 @@ def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]
     rounds = rounds_of(verdicts, end)
     start = rounds["start"].iloc[0].to_pydatetime()
     closed = max(start, end - timedelta(seconds=rule.window))
-    decisions = loop.platform.warehouse.decisions(start, closed, **vars(rule))
+    decisions = loop.platform.warehouse.decisions(start, closed, rule)
     decisions = decisions.filter(pc.not_equal(decisions["policy_version"], UNIFORM))
     versions = {*rounds["version"], *pc.unique(decisions["policy_version"]).to_pylist()}
     policies = load_policies(loop.models, sorted(versions))

@@ -6,37 +6,9 @@ from numbers import Integral
 from recbandits import checks
 from recbandits.agents.parameters import LinUCB
 from recbandits.exploration import Exploration
-from recbandits.records import REPORT_RULES
+from recbandits.platforms.warehouse import Join
 
 _MINORITY = checks.Rule("a whole number from 1 to 49", lambda value: 1 <= value < 50, Integral)  # per cent
-
-
-@dataclass(frozen=True)
-class Join:
-    """The rule by which decisions get their rewards.
-
-    A report counts if it is known at most `window` seconds after the decision. Where silence is an answer, as no click
-    is, it has a default reward. Where reports are missing at random, for all actions alike, a default scales all
-    differences by the share of decisions that have a report, and changes no order.
-
-    Decisions with a reward outside [lowest, highest] are quarantined for every reader. One of several reports of a
-    decision is taken, or their sum, by one of `records.REPORT_RULES`. `skew` is for clients whose clocks are behind.
-    """
-
-    window: float  # seconds, positive
-    lowest: float  # smallest reward that is possible
-    highest: float  # largest one, above `lowest`
-    default: float | None = None  # of a decision without a report, in [lowest, highest]; None leaves such decisions out
-    take: str = "first"  # or "last", "sum", "max"
-    skew: float = 1.0  # seconds, 0 or more, by which a report may be from before its decision
-
-    def __post_init__(self):
-        checks.check_fields(self, window=checks.POSITIVE, lowest=checks.FINITE, highest=checks.FINITE)
-        checks.check_fields(self, skew=checks.NON_NEGATIVE, take=checks.one_of(REPORT_RULES))
-        checks.require_field(self, "highest", self.lowest < self.highest, f"above lowest, {self.lowest:g}")
-        known = checks.FINITE.accepts(self.default) and self.lowest <= self.default <= self.highest
-        expected = f"None or a number from lowest to highest, {self.lowest:g} to {self.highest:g}"
-        checks.require_field(self, "default", self.default is None or known, expected)
 
 
 @dataclass(frozen=True)

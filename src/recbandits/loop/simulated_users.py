@@ -21,7 +21,8 @@ from recbandits.data.rating_features import require_rows
 from recbandits.data.tables import MovieLens
 from recbandits.environments.factorization import Factorization, als
 from recbandits.loop.ingest import write_titles
-from recbandits.loop.settings import Join, Settings
+from recbandits.loop.settings import Settings
+from recbandits.platforms.warehouse import Join
 from recbandits.records import Interaction, Reward
 from recbandits.serving.served import ServedPolicy
 

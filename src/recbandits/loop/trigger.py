@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 from recbandits.loop import canary
 from recbandits.loop.models import Model
-from recbandits.loop.settings import Join
 from recbandits.loop.steps import serving_model
 from recbandits.platforms.protocol import Platform, PlatformError
-from recbandits.platforms.warehouse import Warehouse
+from recbandits.platforms.warehouse import Join, Warehouse
 
 PIPELINE = "re-training"
 OVERLAP = 60.0  # seconds before the end of the data of the serving model, for decisions that were delivered late
@@ -51,7 +50,7 @@ def due(
     starts = [serving.until, *([] if since is None else [since])]
     judgements = verdicts[verdicts["kind"].isin(["deployed", "held", "refused"])]
     starts += [] if judgements.empty else [judgements["time"].max().to_pydatetime() - timedelta(seconds=rule.window)]
-    counts = warehouse.counts(max(starts), end, **vars(rule)) if max(starts) < end else None
+    counts = warehouse.counts(max(starts), end, rule) if max(starts) < end else None
     new = 0 if counts is None else counts.joined + (0 if rule.default is None else counts.defaulted)
     if new < least_new:
         return None

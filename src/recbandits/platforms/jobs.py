@@ -1,12 +1,12 @@
 """The protocol of jobs, which run the training task and tune it, and their results."""
 
-import math
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from numbers import Integral
 from typing import NamedTuple, Protocol
 
-from recbandits.checks import Rule, check_fields, require, require_field
+from recbandits.checks import FINITE, Rule, check_fields, require, require_field, whole
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ NAME = Rule(  # of jobs, endpoints and functions, on all platforms
     lambda text: re.fullmatch(r"(?=.{1,63}$)[a-z](-?[a-z0-9])*", text),
     str,
 )
-_COUNT = Rule("a whole number of at least 1", lambda value: _is_whole(value) and value >= 1, object)
+_WHOLE = Rule("a whole number", lambda _: True, Integral)
 _IMAGE = r"|[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+(:[\w][\w.-]*)?(@sha256:[0-9a-f]{64})?"
 
 
@@ -39,14 +39,6 @@ def check_name(name: str) -> str:
     """Return the name of a job, an endpoint and the like, if every platform takes it; else raise a ValueError."""
     require(NAME.accepts(name), "name", NAME.expected, name)
     return name
-
-
-def _is_whole(value):
-    return type(value) is int
-
-
-def _is_finite(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ class Job:
     image: str = ""  # container image URI on Google Cloud; empty for ours, which has CUDA where there is a GPU
 
     def __post_init__(self):
-        check_fields(self, name=NAME, replicas=_COUNT)
+        check_fields(self, name=NAME, replicas=whole(), reduction_servers=whole(0))
         texts = isinstance(self.arguments, tuple) and all(isinstance(text, str) for text in self.arguments)
         require_field(self, "arguments", texts, "a tuple of texts")
         known = isinstance(self.machine, Machine) or self.machine in MACHINES
@@ -76,7 +68,6 @@ class Job:
         machine = MACHINES[self.machine] if isinstance(self.machine, str) else self.machine
         ours, servers = self.image == "", self.reduction_servers
         require_field(self, "image", not (ours and machine.topology), "one with libtpu on a TPU, where ours has none")
-        require_field(self, "reduction_servers", _is_whole(servers) and servers >= 0, "a whole number, 0 for none")
         helpful = not servers or (self.replicas > 1 and machine.accelerator != "")
         require_field(self, "reduction_servers", helpful, "0 unless there are several replicas, each with a GPU")
         expected = "one with Google's plug-in for NCCL where there are reduction servers"
@@ -112,9 +103,9 @@ class Float:
     log: bool = False
 
     def __post_init__(self):
-        positive = _is_finite(self.low) and (self.low > 0 or not self.log)
+        positive = FINITE.accepts(self.low) and (self.low > 0 or not self.log)
         require_field(self, "low", positive, "finite, and positive with log")
-        above = _is_finite(self.high) and self.low < self.high
+        above = FINITE.accepts(self.high) and self.low < self.high
         require_field(self, "high", above, f"finite and above low, {self.low}")
 
 
@@ -126,8 +117,8 @@ class Integer:
     high: int
 
     def __post_init__(self):
-        require_field(self, "low", _is_whole(self.low), "a whole number")
-        above = _is_whole(self.high) and self.low < self.high
+        check_fields(self, low=_WHOLE)
+        above = _WHOLE.accepts(self.high) and self.low < self.high
         require_field(self, "high", above, f"a whole number above {self.low}")
 
 
@@ -138,9 +129,9 @@ class Choice:
     values: tuple
 
     def __post_init__(self):
-        good = isinstance(self.values, tuple) and all(isinstance(each, str) or _is_finite(each) for each in self.values)
-        alike = good and len({type(value) for value in self.values}) == 1
-        several = alike and len(set(self.values)) == len(self.values) > 1
+        values = self.values if isinstance(self.values, tuple) else ()
+        known = all(isinstance(each, str) or FINITE.accepts(each) for each in values)
+        several = known and len(set(map(type, values))) == 1 and len(set(values)) == len(values) > 1
         require_field(self, "values", several, "a tuple of different texts, or of different numbers, of one type")
 
 
@@ -160,8 +151,7 @@ class Study:
         ranges = list(self.parameters.values()) if isinstance(self.parameters, dict) else []
         kinds = ranges != [] and all(isinstance(value, Float | Integer | Choice) for value in ranges)
         require_field(self, "parameters", kinds, "a dict to Float, Integer or Choice, at least one")
-        require_field(self, "seed", _is_whole(self.seed) and self.seed >= 0, "a whole number of 0 or more")
-        check_fields(self, trials=_COUNT, parallel=_COUNT)
+        check_fields(self, seed=whole(0), trials=whole(), parallel=whole())
 
 
 class Trial(NamedTuple):

@@ -5,17 +5,17 @@ Reading is a function of times that are given, never of a clock.
 """
 
 import hashlib
-import math
-import sys
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
 
+from recbandits import checks
 from recbandits.checks import require
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.records import REPORT_RULES, Interaction, Verdict, arrow_schema
@@ -27,26 +27,34 @@ _REWARD = (pa.field("reward", pa.float64(), nullable=False), pa.field("reward_ti
 _DECISIONS = pa.schema([*arrow_schema(Interaction), *_REWARD])
 
 
-class JoinRule(NamedTuple):
-    """The rule by which decisions get their rewards; the fields of `loop.settings.Join`."""
+@dataclass(frozen=True)
+class Join:
+    """The rule by which decisions get their rewards.
 
-    window: float  # seconds in which a reward counts
-    default: float | None = None  # reward of a decision without a report; None leaves such decisions out
-    take: str = "first"  # rule for several reports of one decision, one of `records.REPORT_RULES`
-    lowest: float = -sys.float_info.max  # smallest reward that is possible
-    highest: float = sys.float_info.max  # largest one
-    skew: float = 0.0  # seconds by which a report may be from before its decision: a client's clock may be behind
+    A report counts if it is known at most `window` seconds after the decision. Where silence is an answer, as no click
+    is, it has a default reward. Where reports are missing at random, for all actions alike, a default scales all
+    differences by the share of decisions that have a report, and changes no order.
 
-    def check(self) -> "JoinRule":
-        """Return the rule if each field is as described, or raise ValueError."""
+    Decisions with a reward outside [lowest, highest] are quarantined for every reader. One of several reports of a
+    decision is taken, or their sum, by one of `records.REPORT_RULES`. `skew` is for clients whose clocks are behind.
+    """
+
+    window: float  # seconds, positive
+    lowest: float  # smallest reward that is possible
+    highest: float  # largest one, above `lowest`
+    default: float | None = None  # of a decision without a report, in [lowest, highest]; None leaves such decisions out
+    take: str = "first"  # or "last", "sum", "max"
+    skew: float = 1.0  # seconds, 0 or more, by which a report may be from before its decision
+
+    def __post_init__(self):
+        checks.check_fields(self, window=checks.POSITIVE, lowest=checks.FINITE, highest=checks.FINITE)
+        checks.check_fields(self, skew=checks.NON_NEGATIVE, take=checks.one_of(REPORT_RULES))
         for name in ("window", "skew"):
-            seconds = getattr(self, name)
-            require(0 <= seconds <= _LONGEST, name, f"seconds from 0 to {_LONGEST}", seconds)
-        require(self.default is None or math.isfinite(self.default), "default", "a finite number", self.default)
-        require(self.take in REPORT_RULES, "take", f"one of {', '.join(REPORT_RULES)}", self.take)
-        ordered = -math.inf < self.lowest < self.highest < math.inf
-        require(ordered, "range", "two finite numbers, the lower one first", (self.lowest, self.highest))
-        return self
+            checks.require_field(self, name, getattr(self, name) <= _LONGEST, f"at most {_LONGEST} seconds")
+        checks.require_field(self, "highest", self.lowest < self.highest, f"above lowest, {self.lowest:g}")
+        known = checks.FINITE.accepts(self.default) and self.lowest <= self.default <= self.highest
+        expected = f"None or a number from lowest to highest, {self.lowest:g} to {self.highest:g}"
+        checks.require_field(self, "default", self.default is None or known, expected)
 
 
 class Counts(NamedTuple):
@@ -65,15 +73,10 @@ class Counts(NamedTuple):
 class Warehouse(ABC):
     """Interactions, rewards, quarantined messages and verdicts of one project.
 
-    A decision is the earliest row of an event. Its reward comes from the reports from `skew` seconds before its time to
-    `window` seconds later, both included: by the rule `take` from the first, the last or the largest of several (of
-    equal times the smaller value is first), or as their sum. Without a report it is `default`, or the decision stays
-    out where that is None. A decision whose reward is outside [lowest, highest] is quarantined: only `outside` and
-    `counts` know of it. A span of time [start, end), aware datetimes, bounds the times of decisions, of rewards without
-    one, and of quarantined messages; all else that an event has belongs to its decision.
-
-    Methods that join decisions and rewards take the fields of `JoinRule`, by place or by name: `**vars(rule)` for a
-    `loop.settings.Join`.
+    A decision is the earliest row of an event. It gets its reward by a `Join`, whose window includes both ends; of
+    reports at one time the smallest value is first. Of a decision whose reward is outside the range only `outside` and
+    `counts` know. A span of time [start, end), aware datetimes, bounds the times of decisions, of rewards without one,
+    and of quarantined messages; all else that an event has belongs to its decision.
 
     All methods raise ValueError for arguments that are not as described, and `PlatformError` with one sentence where
     the warehouse does not answer; what was to be written may be written then or not.
@@ -111,36 +114,36 @@ class Warehouse(ABC):
             groups[sql.TABLES[type(record)]].append(record)
         return self._merge(groups) if groups else 0
 
-    def decisions(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> pa.Table:
+    def decisions(self, start: datetime, end: datetime, rule: Join) -> pa.Table:
         """Return the decisions of a span of time with their rewards, in order of time and event id.
 
         The table has the columns of `Interaction`, `reward` float64, and `reward_time` (of the report that was taken,
         of a sum the last one), null where the reward is the default.
         """
-        return self._query_joined(sql.DECISIONS, start, end, rule, fields).cast(_DECISIONS)
+        return self._query_joined(sql.DECISIONS, start, end, rule).cast(_DECISIONS)
 
-    def outside(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> pa.Table:
+    def outside(self, start: datetime, end: datetime, rule: Join) -> pa.Table:
         """The decisions that are quarantined because of their rewards, which are outside the range; as `decisions`."""
-        return self._query_joined(sql.OUTSIDE, start, end, rule, fields).cast(_DECISIONS)
+        return self._query_joined(sql.OUTSIDE, start, end, rule).cast(_DECISIONS)
 
-    def by_user(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> pd.DataFrame:
+    def by_user(self, start: datetime, end: datetime, rule: Join) -> pd.DataFrame:
         """Add up what each user got from each version, in order of policy_version and user_id (text).
 
         Beside these, the DataFrame has the number of `decisions`, int64, and the `total` of their rewards, float64.
         Each decision for a user without an id, which is missing, is a row.
         """
-        return self._query_joined(sql.BY_USER, start, end, rule, fields).to_pandas()
+        return self._query_joined(sql.BY_USER, start, end, rule).to_pandas()
 
-    def counts(self, start: datetime, end: datetime, *rule: Any, **fields: Any) -> Counts:
+    def counts(self, start: datetime, end: datetime, rule: Join) -> Counts:
         """`Counts` of a span of time; see `decisions`."""
-        rows = self._query_joined(sql.COUNTS, start, end, rule, fields).to_pylist()
+        rows = self._query_joined(sql.COUNTS, start, end, rule).to_pylist()
         numbers = dict.fromkeys(Counts._fields[1:], 0) | {row["fate"]: row["number"] for row in rows}
         numbers.pop("reward of a decision", None)
         return Counts(sum(numbers.values()) - numbers["skewed"], **numbers)
 
     def snapshot(self, start: datetime, end: datetime) -> str:
         """Text that stands for all rows on which `decisions` and `counts` of a span of time depend."""
-        (row,) = self.query(sql.SNAPSHOT, _span(start, end, JoinRule(0.0))).to_pylist()
+        (row,) = self.query(sql.SNAPSHOT, _span(start, end)).to_pylist()
         return digest_of(f"{row['number']} {row['first']} {row['second']}")
 
     def verdicts(self) -> pd.DataFrame:
@@ -148,10 +151,7 @@ class Warehouse(ABC):
         return self.query(sql.VERDICTS).cast(arrow_schema(Verdict)).to_pandas()
 
     def state(self) -> dict[str, dict]:
-        """Count rows and find the newest time: dict of table to {"rows": int, "newest": datetime or None}.
-
-        Beside the four tables there is "joined": the decisions that have a reward.
-        """
+        """Count rows and find the newest time: dict of table to {"rows": int, "newest": datetime or None}."""
         rows = ((row["name"], row["number"], row["newest"]) for row in self.query(sql.STATE).to_pylist())
         return {name: {"rows": number, "newest": time and TIME.accept("newest", time)} for name, number, time in rows}
 
@@ -163,10 +163,9 @@ class Warehouse(ABC):
         """Forget a user, text: the decisions for this user, and their rewards."""
         self._delete(sql.FORGET, {"user": user_id})
 
-    def _query_joined(self, statement, start, end, rule, fields):
-        rule = JoinRule(*rule, **fields).check()
+    def _query_joined(self, statement, start, end, rule):
         text = statement.format(joined=sql.joined(rule.take, rule.default is not None))
-        return self.query(text, _span(start, end, rule))
+        return self.query(text, _span(start, end) | _join_parameters(start, end, rule))
 
 
 def digest_of(text: str) -> str:
@@ -174,14 +173,16 @@ def digest_of(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _span(start, end, rule):
-    """Parameters of the statements; times of microseconds, as all times of the records."""
-    start, end = TIME.accept("start", start), TIME.accept("end", end)
+def _span(start, end):
+    """Parameters of the statements that bound a span; times of microseconds, as all times of the records."""
+    return {"start": TIME.accept("start", start), "stop": TIME.accept("end", end)}
+
+
+def _join_parameters(start, end, rule):
+    """Parameters of the statements that join decisions and rewards."""
     window, skew = timedelta(seconds=rule.window), timedelta(seconds=rule.skew)
     first, last = (edge.replace(tzinfo=UTC) for edge in (datetime.min, datetime.max))
     parameters = {
-        "start": start,
-        "stop": end,
         "since": start - skew if skew < start - first else first,
         "until": end + window if window < last - end else last,
         "microseconds": window // timedelta(microseconds=1),

@@ -185,10 +185,8 @@ SELECT COUNT(*) AS number,
 FROM fates
 """
 
-_WITH_REWARD = "interactions AS i WHERE EXISTS (SELECT 1 FROM rewards AS r WHERE r.event_id = i.event_id)"
 STATE = "\nUNION ALL ".join(
-    f"SELECT '{name}' AS name, COUNT(DISTINCT digest) AS number, MAX(time) AS newest FROM {rows}"
-    for name, rows in [*zip(BY_NAME, BY_NAME, strict=True), ("joined", _WITH_REWARD)]
+    f"SELECT '{name}' AS name, COUNT(DISTINCT digest) AS number, MAX(time) AS newest FROM {name}" for name in BY_NAME
 )
 
 VERDICTS = f"SELECT DISTINCT {', '.join(Verdict.fields)} FROM verdicts ORDER BY time, verdict_id"

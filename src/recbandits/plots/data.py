@@ -45,7 +45,7 @@ def long_tail(data: MovieLens) -> Figure:
         right.set(title="Users", xlabel="ratings of the user", ylabel="users", xscale="log")
         right.minorticks_off()
         right.set_xticks([20, 50, 100, 200, 500], labels=[20, 50, 100, 200, 500])
-        right.legend()
+        right.legend(**BESIDE)
     return fig
 
 
@@ -66,7 +66,7 @@ def genres(data: MovieLens) -> Figure:
         mean = data.ratings["rating"].mean()
         right.axvline(mean, color=REFERENCE, linestyle="--", label=f"all ratings, {mean:.2f}")
         right.set(title="Ratings", xlabel="mean rating [stars]")
-        right.legend(loc="lower right")
+        right.legend(**BESIDE)
         left.grid(visible=False, axis="y")
     return fig
 
@@ -82,7 +82,7 @@ def demographics(data: MovieLens) -> Figure:
         labels = [f"men, {len(ages[0])}", f"women, {len(ages[1])}"]
         left.hist(ages, bins=np.arange(0, 81, 5), stacked=True, label=labels)
         left.set(title="Age", xlabel="age [years]", ylabel="users")
-        left.legend()
+        left.legend(**BESIDE)
         right.barh(occupations.index, occupations)
         right.tick_params(axis="y", labelsize=9)
         right.grid(visible=False, axis="y")

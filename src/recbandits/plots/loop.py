@@ -129,7 +129,7 @@ def drift(table: pd.DataFrame, title: str | None = None) -> Figure:
             right.plot(period, table[f"psi_{name}"], "o-", color=colour, label=name)
             right.plot(period, table[f"psi_{name}_limit"], ":", color=colour)
         right.set_ylabel("stability index against the first")
-        right.legend()
+        right.legend(**BESIDE)
         alarm = (table["alarm"] != "").to_numpy()
         left.plot(period[alarm], table["reward"][alarm], "x", color=_KINDS["refused"], markersize=11, mew=2)
         for axes in (left, middle, right):

@@ -102,7 +102,10 @@ def _policy(config, channel, title, condition):
 
 def _budgets(config):
     """List our budgets by their display name, for budgets have no labels."""
-    listed = rest("GET", _budgets_address(config)).get("budgets", [])
+    address, listed, token = _budgets_address(config), [], ""
+    while token is not None:
+        page = rest("GET", address, query={"pageToken": token})
+        listed, token = listed + page.get("budgets", []), page.get("nextPageToken") or None
     return [each for each in listed if each["displayName"] == _budget_name(config)]
 
 

@@ -74,10 +74,11 @@ def _vertex_ai(config):
         yield "endpoint", endpoint.resource_name, partial(endpoint.delete, force=True)
     for model in sdk.Model.list(filter=labelled(config)):
         yield "model", model.resource_name, model.delete
-    for experiment in sdk.Experiment.list():
-        if experiment.name.startswith(f"{config.base}-"):
-            remove = partial(experiment.delete, delete_backing_tensorboard_runs=True)
-            yield "experiment", experiment.resource_name, remove
+    with suppress(NotFound):  # before the first experiment or pipeline run a project has no metadata store
+        for experiment in sdk.Experiment.list():
+            if experiment.name.startswith(f"{config.base}-"):
+                remove = partial(experiment.delete, delete_backing_tensorboard_runs=True)
+                yield "experiment", experiment.resource_name, remove
     for board in tensorboards(config):
         yield "TensorBoard", board.resource_name, board.delete
 

@@ -12,7 +12,7 @@ from google.api_core.exceptions import Forbidden, NotFound
 
 from recbandits.platforms.functions import ATTEMPTS
 from recbandits.platforms.gcp.cloud import Service, client, explained, have, project_number, rest
-from recbandits.platforms.gcp.project import by_client, grant
+from recbandits.platforms.gcp.project import by_client, grant, service_agent
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.sinks import PubSubSink
 
@@ -45,7 +45,7 @@ class GcpMessages(Service):
         Pub/Sub's own account moves the messages: it may publish to that topic, and acknowledge in the subscription.
         They wait a week in a subscription of their own.
         """
-        agent = f"service-{project_number(self._config)}@gcp-sa-pubsub.iam.gserviceaccount.com"
+        agent = service_agent("pubsub", project_number(self._config))
         dead = self._have_topic(f"{topic}-dead")
         self._have_subscription(dead.replace("/topics/", "/subscriptions/"), dead)
         self.allow(dead, "roles/pubsub.publisher", agent)

@@ -64,18 +64,25 @@ def set_up(config: Config) -> list[Outcome]:
     for role, actors in ACTORS.items():
         with explained(f"roles on service account {config.account(role)}"):
             roles = [("roles/iam.serviceAccountUser", config.account(actor)) for actor in actors]
+            if role == "serve":  # else Vertex AI may not start servers as this account
+                roles.append(("roles/iam.serviceAccountAdmin", service_agent("aiplatform", number)))
             grant(by_rest(account_address(config, role), "POST"), roles)
     outcomes += [_bucket(config, number), _dataset(config), _repository(config)]
-    agent = f"service-{number}@gcp-sa-eventarc.iam.gserviceaccount.com"
     with explained(f"roles in {project}"):
         access = by_client(ProjectsClient(), project)
-        grant(access, [*_roles(config, PROJECT_ROLES), ("roles/eventarc.serviceAgent", agent)])
+        eventarc = "roles/eventarc.serviceAgent", service_agent("eventarc", number)
+        grant(access, [*_roles(config, PROJECT_ROLES), eventarc])
         # Cloud Functions builds from its own copy of a source, in a bucket that it makes with the first function.
         copies = f'resource.name.startsWith("projects/_/buckets/gcf-v2-sources-{number}-{config.region}")'
         condition = {"title": mark(config), "expression": copies}
         grant(access, [("roles/storage.objectViewer", config.account("build"))], condition)
     alerts = create_alerts(config, number) if config.alert_email else []
     return [*outcomes, *(Outcome(kind, name, "created") for kind, name in alerts)]
+
+
+def service_agent(service: str, number: str) -> str:
+    """Return the e-mail address of Google's own account for a service in a project."""
+    return f"service-{number}@gcp-sa-{service}.iam.gserviceaccount.com"
 
 
 def account_address(config: Config, role: str) -> str:
