@@ -1,4 +1,4 @@
-"""How the cost grows: simulation with actions, numbers of the context and batch; evaluation with the log; answers.
+"""Growth of the cost: simulation with actions, numbers of the context and batch; evaluation with the log; answers.
 
 Simulation is set beside a bound that is measured in the same run: the fewest floating-point operations that an
 interaction needs, at the rate of a large float32 matrix product.

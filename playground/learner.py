@@ -89,7 +89,7 @@ class Learner:
 
     @property
     def is_linear(self) -> bool:
-        """Whether the agent learns a linear model, which has confidence widths."""
+        """True if the agent learns a linear model, which has confidence widths."""
         return self.settings.agent != "reward network"
 
     def look(self, observations: dict) -> tuple[int, pd.DataFrame]:

@@ -1,4 +1,4 @@
-"""What the page shows of a session: columns for each picture, the pictures that draw them, and HTML of texts."""
+"""Pictures of a session: columns for each picture, the pictures that draw them, and HTML of texts."""
 
 from html import escape
 

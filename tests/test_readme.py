@@ -24,6 +24,14 @@ def test_it_has_at_most_150_lines_two_pictures_and_two_generated_tables():
     assert re.findall(r"^<!-- bench (\w+)", README, re.M) == ["quality", "speed"]
 
 
+def test_it_says_how_to_install_and_where_the_extras_are_listed():
+    commands = re.findall(r"`(pip install [^`]+)`", README)
+    assert commands == ["pip install .", 'pip install ".[serve]"']
+    page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    assert all(f"\n{command} " in page for command in commands)
+    assert "](docs/installation.md#install)" in README
+
+
 def test_bandits_come_first_and_every_notebook_is_in_one_track():
     assert README.index("### Bandits") < README.index("### Operations")
     paths = [path for name in ("Bandits", "Operations") for _, path, _ in track(name)]

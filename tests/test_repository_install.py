@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,7 @@ def install(tmp_path_factory):
     folder = tmp_path_factory.mktemp("install")
     run([sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)], ROOT)
     (wheel,) = folder.glob("*.whl")
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".pth")]
 
     def install(name, extra="", source=None):
         python = folder / name / "bin" / "python"

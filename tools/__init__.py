@@ -1,1 +1,1 @@
-"""What the Makefile runs: environment, lock, notebooks."""
+"""Tools of the Makefile: environment, lock, notebooks."""

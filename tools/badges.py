@@ -56,10 +56,10 @@ def links(repository, path):
 
 def write(path, root=ROOT):
     """Write the links and the first code cell of a notebook where they differ; the rest of the file stays as it is."""
-    notebook, repository, place = read(path), address(root), path.relative_to(root)
+    notebook, repository, name = read(path), address(root), path.relative_to(root)
     header, *rest = [cell for cell in notebook.cells if COLAB not in tags(cell)]
-    header.source = LINKS.sub("", header.source) + "\n\n" + links(repository, place)
-    setup = nbformat.v4.new_code_cell(SETUP.format(address=repository, folder=place.parent.as_posix()), id=COLAB)
+    header.source = LINKS.sub("", header.source) + "\n\n" + links(repository, name)
+    setup = nbformat.v4.new_code_cell(SETUP.format(address=repository, folder=name.parent.as_posix()), id=COLAB)
     setup.metadata["tags"] = [COLAB, "remove-cell"]  # the latter leaves it out of the site
     notebook.cells = [header, setup, *rest]
     path.write_text(nbformat.writes(clean(notebook)) + "\n", encoding="utf-8")

@@ -36,7 +36,7 @@ class Box(NamedTuple):
 
 
 class Arrow(NamedTuple):
-    """What goes from one box to another.
+    """An arrow from one box to another.
 
     Attributes:
       start: name of a box.

@@ -30,12 +30,12 @@ def digest():
 
 
 def is_ready():
-    """Whether `.venv` is complete and up to date."""
+    """Return whether `.venv` is complete and up to date."""
     return PYTHON.exists() and STAMP.exists() and STAMP.read_text() == digest()
 
 
 def is_usable():
-    """Whether `.venv` holds a suitable Python and no half-done installation."""
+    """Return whether `.venv` holds a suitable Python and no half-done installation."""
     check = "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))"
     if not (VENV / "pyvenv.cfg").exists() or (STAMP.exists() and STAMP.read_text() == UNFINISHED):
         return False

@@ -45,7 +45,7 @@ def find_secrets(files):
     """Return one text for each secret: path, line and kind; in a notebook, the line is that of its text."""
     plugins = [{"name": name} for name in DETECTORS]
     plugins.append({"name": GoogleDetector.__name__, "path": Path(__file__).as_uri()})
-    found = []
+    findings = []
     with transient_settings({"plugins_used": plugins}), tempfile.TemporaryDirectory() as folder:
         for file in filter(Path.is_file, files):
             source = file
@@ -54,8 +54,8 @@ def find_secrets(files):
                 source.write_text("\n".join(_texts(read(file))), encoding="utf-8")
             secrets = SecretsCollection()
             secrets.scan_file(str(source))
-            found += [f"{file}:{secret.line_number}: {secret.type}" for _, secret in secrets]
-    return found
+            findings += [f"{file}:{secret.line_number}: {secret.type}" for _, secret in secrets]
+    return findings
 
 
 def _texts(notebook):
@@ -68,8 +68,8 @@ def _texts(notebook):
 
 
 def main():
-    if found := find_secrets(list_files(ROOT, sys.argv[1:])):
-        sys.exit("\n".join(found))
+    if findings := find_secrets(list_files(ROOT, sys.argv[1:])):
+        sys.exit("\n".join(findings))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ def broken_links(text, file):
     Returns:
       list of targets as they are written.
     """
-    found = [markdown or html for markdown, html in LINK.findall(FENCE.sub("", text))]
-    return [target for target in found if not re.match(r"[a-z]+:", target) and not _leads_somewhere(target, file)]
+    targets = [markdown or html for markdown, html in LINK.findall(FENCE.sub("", text))]
+    return [target for target in targets if not re.match(r"[a-z]+:", target) and not _leads_somewhere(target, file)]
 
 
 def _leads_somewhere(target, file):

@@ -1,4 +1,4 @@
-"""What the tools and the tests know about the repository's notebooks."""
+"""The repository's notebooks, for the tools and the tests."""
 
 import re
 from fnmatch import fnmatch
@@ -23,17 +23,17 @@ def find_notebooks(root=ROOT, patterns="*"):
     Raises:
       ValueError: a pattern that matches nothing.
     """
-    found = [*sorted(root.glob("*.ipynb")), *sorted(root.glob("[0-9][0-9]-*/**/*.ipynb"))]
-    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-    chosen = {path for pattern in patterns.split() for path in _matching(found, root, pattern)}
-    return [path for path in found if path in chosen]
+    paths = [*sorted(root.glob("*.ipynb")), *sorted(root.glob("[0-9][0-9]-*/**/*.ipynb"))]
+    paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    chosen = {path for pattern in patterns.split() for path in _matching(paths, root, pattern)}
+    return [path for path in paths if path in chosen]
 
 
-def _matching(found, root, pattern):
-    by_path = [path for path in found if fnmatch(path.relative_to(root).as_posix(), pattern)]
-    matching = by_path or [path for path in found if fnmatch(path.stem, pattern)]
+def _matching(paths, root, pattern):
+    by_path = [path for path in paths if fnmatch(path.relative_to(root).as_posix(), pattern)]
+    matching = by_path or [path for path in paths if fnmatch(path.stem, pattern)]
     if not matching:
-        names = ", ".join(path.stem for path in found) or "none"
+        names = ", ".join(path.stem for path in paths) or "none"
         raise ValueError(f"NOTEBOOKS={pattern!r} matches no notebook; there are: {names}")
     return matching
 

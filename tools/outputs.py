@@ -1,4 +1,4 @@
-"""What may be committed as the output of a notebook."""
+"""Outputs of a notebook that may be committed."""
 
 import copy
 import re
@@ -50,10 +50,10 @@ def complaints(notebook):
     Returns:
       list of sentences, empty when all is well.
     """
-    found = []
+    problems = []
     for number, cell in enumerate(code_cells(notebook), 1):
-        found += [f"code cell {number} {problem}" for output in cell.outputs if (problem := _problem(output))]
-    return found
+        problems += [f"code cell {number} {problem}" for output in cell.outputs if (problem := _problem(output))]
+    return problems
 
 
 def _problem(output):

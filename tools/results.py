@@ -1,4 +1,4 @@
-"""How a notebook fared, and whether to believe it."""
+"""The result of running a notebook, and its checks."""
 
 from dataclasses import dataclass
 from pathlib import Path

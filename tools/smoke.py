@@ -38,7 +38,7 @@ _EVENTS = 600.0  # seconds that a logged decision gets to the warehouse
 
 @dataclass
 class Trial:
-    """What the steps share.
+    """The state that the steps share.
 
     Attributes:
       config: Config

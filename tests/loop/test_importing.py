@@ -96,7 +96,7 @@ def test_other_arguments_simulate_other_events(users):
 
 @pytest.mark.parametrize(("n", "seconds"), [(0, 1.0), (5, 0.0)])
 def test_an_empty_simulation_is_refused(users, n, seconds):
-    with pytest.raises(ValueError, match=f"n must be at least 1 and seconds positive, got {n} and {seconds}"):
+    with pytest.raises(ValueError, match=rf"n and seconds must be at least 1 and positive, got \({n}, {seconds}\)"):
         simulate_log(users, n, START, seconds=seconds)
 
 

@@ -13,7 +13,6 @@ from recbandits.loop.settings import Gate, Settings
 from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import (
     config_parameter,
-    directory_of,
     models_of,
     models_uri,
     platform_of,
@@ -55,7 +54,6 @@ def test_a_step_on_google_cloud_finds_buckets_as_directories():
     assert platform_of(parameter).config.bucket == config.bucket == "movie-lab-42-recbandits-v1"
     assert models_uri(config) == "gs://movie-lab-42-recbandits-v1/models"
     assert models_of(platform_of(parameter).config) == Path("/gcs/movie-lab-42-recbandits-v1/models")
-    assert directory_of("gs://bucket/users") == Path("/gcs/bucket/users")
 
 
 def test_times_need_a_zone():

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from recbandits.platforms.schedules import next_time
+from recbandits.platforms.functions import next_time
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
 

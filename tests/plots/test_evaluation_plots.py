@@ -9,7 +9,6 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from recbandits import plots
-from recbandits.evaluation.estimators import ips
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.plots.style import COLOURS
 
@@ -46,17 +45,6 @@ def test_the_truth_is_a_line_through_all_of_them_with_its_number():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(lines)
 
 
-def test_the_heaviest_records_come_first():
-    """Weights 3, 1, 0, 0: a quarter of the records carries three quarters of the weight, half of them all of it."""
-    estimate = ips([1.0] * 4, [0.25] * 4, [0.0, 0.75, 0.0, 0.25])
-    (axes,) = plots.concentration({"policy": estimate}).axes
-    diagonal, curve = axes.lines
-    np.testing.assert_array_equal(diagonal.get_data(), [[0, 1], [0, 1]])
-    carried = dict(zip(curve.get_xdata().round(6), curve.get_ydata(), strict=True))
-    np.testing.assert_allclose([carried[x] for x in (0, 0.25, 0.5, 1)], [0, 0.75, 1, 1])
-    assert curve.get_label() == "policy: 2 of 4"
-
-
 NAMES = ["IPS", "IIPS", "RIPS"]
 CASCADE = pd.DataFrame({"value": [0.8, 0.9, 0.7], "low": [0.5, 0.85, 0.6], "high": [1.1, 0.95, 0.75]}, index=NAMES)
 CHOICE = CASCADE + 1
@@ -77,7 +65,7 @@ def drawn(axis):
 
 
 def test_each_click_model_has_its_truth_and_a_bar_for_every_estimator():
-    fig = plots.by_click_model({"cascade": CASCADE, "choice": CHOICE}, TRUTHS, title="title", unit="clicks")
+    fig = plots.by_click_model({"cascade": CASCADE, "choice": CHOICE}, TRUTHS, title="title")
     assert [axis.get_title() for axis in fig.axes] == ["cascade", "choice"]
     for axis, table, truth in zip(fig.axes, (CASCADE, CHOICE), TRUTHS.values(), strict=True):
         assert axis.lines[0].get_xdata() == [truth, truth]
@@ -85,7 +73,7 @@ def test_each_click_model_has_its_truth_and_a_bar_for_every_estimator():
             assert [value, low, high] == table.loc[name].tolist()
         assert len(drawn(axis)) == 3
     assert fig.get_suptitle() == "title"
-    assert fig.get_supxlabel() == "value of the policy [clicks]"
+    assert fig.get_supxlabel() == "value of the policy [clicks per slate]"
 
 
 def test_an_interval_that_misses_the_truth_has_its_own_colour():
@@ -190,7 +178,6 @@ def test_dots_are_means_over_seeds_and_bars_their_intervals():
 
 PICTURES = {
     "forest": lambda: plots.forest(TABLE, limits={"truth": 3.62}, title="title"),
-    "concentration": lambda: plots.concentration({"policy": ips([1.0, 2.0], [0.5, 0.5], [0.9, 0.1])}, title="title"),
     "metrics": lambda: plots.metrics(METRICS, title="title"),
     "trade_off": lambda: plots.trade_off(SETTINGS, REFERENCES, title="title"),
     "against_truth": lambda: plots.against_truth(TRUTH, CORRECTIONS, SLOT, title="title"),
@@ -212,11 +199,6 @@ def test_a_picture_is_closed_and_laid_out_without_a_warning(draw):
     ("draw", "sentence"),
     [
         (lambda: plots.forest(TABLE.iloc[:0]), "table must have at least one estimate to draw, got none"),
-        (lambda: plots.concentration({}), "estimates must have at least one estimate to draw, got none"),
-        (
-            lambda: plots.concentration({"empty": ips([], [], [])}),
-            "empty: the estimate must be from a log with records",
-        ),
         (lambda: plots.by_click_model({"a": CASCADE}, {"b": 1.0}), r"must be of the same click models, got .*a.*b"),
         (
             lambda: plots.by_click_model({"cascade": CASCADE, "choice": CHOICE.iloc[:1]}, TRUTHS),

@@ -367,7 +367,7 @@ def test_records_of_two_kinds_are_refused():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1]", r"the JSON of Reward must be an object, got \[1\]"),
+        ("[1]", r"the JSON of Reward must be an object, got '\[1\]'"),
         ('{"event_id": "e", "value": 1.0}', "time of Reward is missing, there is event_id, value"),
         ('{"event_id": "e", "time": "2026-05-01T00:00:00Z", "value": 1, "vaule": 2}', "Reward has no 'vaule', it has"),
         ('{"event_id": "e", "time": "noon", "value": 1.0}', f"time must be {TIME}, got 'noon'"),

@@ -118,7 +118,7 @@ def test_a_seal_that_is_truncated_or_nested_too_deep_is_damage(copy, text):
         policy.load(copy)
 
 
-def test_a_seal_of_any_depth_is_refused_with_a_sentence(copy):
+def test_a_seal_of_any_depth_is_refused_with_a_message(copy):
     """Some can be read, and not be written again to be compared."""
     for depth in range(800, 1050):
         (copy / "policy.json").write_text(

@@ -175,7 +175,7 @@ def test_agents_that_choose_one_arm_have_the_same_summaries(tmp_path):
     gradient = read_histograms(tmp_path / "network")["gradients/head 2 bias"].percentiles([50])
     np.testing.assert_allclose(gradient[-1, 0], 2 * error.mean(), rtol=1e-4, atol=1e-4)
     fit(linear, data, tensorboard=tmp_path / "linear")
-    with pytest.raises(ValueError, match="directory must hold event files with histograms, found none"):
+    with pytest.raises(ValueError, match="directory must have at least one event file with histograms"):
         read_histograms(tmp_path / "linear")
 
 

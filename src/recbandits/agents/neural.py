@@ -1,5 +1,6 @@
 """Reward networks: TF-Agents' networks and its reward-prediction agent, and LinUCB on an encoding that is learned."""
 
+from collections.abc import Callable
 from functools import partial
 
 from recbandits.tf import tf
@@ -27,7 +28,13 @@ class RewardNetwork(tf.Module):
     """
 
     def __init__(
-        self, features_spec, num_arms: int, parameters: Network, seed: int, make_network=None, make_trainer=None
+        self,
+        features_spec: types.NestedTensorSpec,
+        num_arms: int,
+        parameters: Network,
+        seed: int,
+        make_network: Callable | None = None,
+        make_trainer: Callable | None = None,
     ):
         super().__init__(name="reward_network")
         self._join, self._depth = _find_join(features_spec, parameters), len(parameters.layers)

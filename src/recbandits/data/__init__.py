@@ -1,22 +1,20 @@
 """Tables of MovieLens and Open Bandit, their splits and features, and training data made from them.
 
-- `movielens.load`, `formats.read`, `formats.write`: MovieLens from a directory, the cache or the web; its files.
-- `open_bandit.load`, `OpenBandit`: logged clicks of the Open Bandit Dataset, with propensities and a table of items.
+- `movielens.load`, `open_bandit.load`, `data_file.load`: MovieLens, the Open Bandit Dataset as `OpenBandit`, and a data
+  set of your own as `LoggedData`, described by a TOML file; `formats.read`, `formats.write`: files of MovieLens.
 - `MovieLens`, `RowError`, `GENRES`, `STARS`: the three tables, the refusal of a value, and the values of columns.
 - `Split`, `ThreeWaySplit`, `random_split`, `split_by_time`, `split_by_user`, `train_validation_test`, `draw_lists`: row
   ids of training and held-out ratings. `half_of_users`: the ids of those that tuning may use, or of the others.
 - `Encoder`, `Features`, `GLOBAL`, `PER_ARM`: raw columns of requests and items as features, fitted once and sealed into
   the policy, and the parts of an observation.
 - `RatingFeatures`: those of MovieLens, with the users whose columns are the context.
-- `data_file.load`, `LoggedData`: a data set of your own, described by a TOML file.
 - `log_decisions`, `LoggedDecisions`, `uniform`, `popularity`, `explore_scores`: logs simulated from ratings.
 - `Examples`, `make_examples`, `make_doubly_robust_examples`, `cross_fit_examples`: training data of agents that choose
   one arm.
-- `SlateExamples`, `slate_examples`, `list_examples`, `cross_fitted_lists`: training data of ranking agents.
-- `RatedLists`, `rated_lists`: all ratings of each user, to measure the quality of rankings.
-- `write_records`, `read_records`, `validate_records`, `encode_examples`, `write_shards`, `find_records`: TFRecords,
-  which need TensorFlow and TF-Agents.
-- `write_trajectories`, `read_trajectories`, `read_examples`: logged decisions as TFRecords, which need TF-Agents.
+- `SlateExamples`, `slate_examples`, `list_examples`, `cross_fitted_lists`: training data of ranking agents;
+  `RatedLists`, `rated_lists`: all ratings of each user, to measure the quality of rankings.
+- `write_records`, `read_records`, `validate_records`, `encode_examples`, `write_shards`, `find_records`: ratings
+  as TFRecords; `write_trajectories`, `read_trajectories`, `read_examples`: logged decisions. They need TF-Agents.
 """
 
 from recbandits import lazy_exports

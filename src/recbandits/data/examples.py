@@ -36,9 +36,8 @@ class Examples(NamedTuple):
 def make_examples(log: Log, features: Features) -> Examples:
     """Make the training examples of a log, in its order.
 
-    Raises:
-      KeyError: an item that the features do not know.
-      ValueError: a context or numbers of candidates that do not fit.
+    KeyError for an item that the features do not know, ValueError for a context or numbers of candidates that do not
+    fit.
     """
     context, arm = map(np.concatenate, zip(*features.observe(log, log.chosen), strict=True))
     reward, propensity, pass_prob = (

@@ -103,7 +103,7 @@ class Features:
 
     @property
     def depends_on_both(self) -> bool:
-        """Whether any feature depends on the request and the item together."""
+        """True if a feature depends on the request and the item together."""
         return bool(self.crosses or self.products or self.candidate_features)
 
     def without_crosses(self) -> Self:

@@ -84,10 +84,8 @@ def read(root: Path | zipfile.Path, origin: str, title: str = "") -> MovieLens:
 def write(data: MovieLens, directory: Path) -> None:
     """Write the tables as a CSV set in UTF-8 into a directory, created if missing; `read` reads them back.
 
-    Beside the columns of MovieLens' sets, movies.csv has the year, and there is users.csv.
-
-    Raises:
-      ValueError: the directory has files of another format, so that it could not be read.
+    Beside the columns of MovieLens' sets, movies.csv has the year, and there is users.csv. ValueError if the directory
+    has files of another format, so that it could not be read.
     """
     others = _find_formats(directory) - {"CSV"} if directory.is_dir() else set()
     require(not others, str(directory), "without files of another format of MovieLens", others)
@@ -109,8 +107,8 @@ def write(data: MovieLens, directory: Path) -> None:
 def _find_formats(root: Path | zipfile.Path) -> set[str]:
     """Find the formats whose files are all in a folder; where it has those of 1M, they are not taken for 10M."""
     present = {path.name for path in root.iterdir()}
-    found = {name for name, files in FORMATS.items() if present.issuperset(files)}
-    return found - {"10M"} if "1M" in found else found
+    formats = {name for name, files in FORMATS.items() if present.issuperset(files)}
+    return formats - {"10M"} if "1M" in formats else formats
 
 
 def _read_100k(root):

@@ -8,6 +8,7 @@ such a log is known.
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ class LoggedDecisions:
         _check_probabilities(probabilities, self.log.mask)
         return float((probabilities * np.where(self.log.mask, self.ratings, 0.0)).sum(axis=1).mean())
 
-    def take(self, rows) -> "LoggedDecisions":
+    def take(self, rows: Any) -> "LoggedDecisions":
         """Select some of the decisions, as `Log.take`."""
         arrays = self.user_ids, self.movie_ids, self.ratings, self.probabilities
         return LoggedDecisions(self.log.take(rows), *(array[rows] for array in arrays))
@@ -168,8 +169,7 @@ def _draw_rows(ratings, low, high, decisions, active, rng):
     count = ratings["user_id"].value_counts().sort_index().to_numpy()
     first = np.cumsum(count) - count
     eligible = np.flatnonzero(count >= low)
-    if not eligible.size:
-        raise ValueError(f"candidates must be at most {count.max(initial=0)}, the most ratings of a user, got {low}")
+    require(eligible.size > 0, "candidates", f"at most {count.max(initial=0)}, the most ratings of a user", low)
     user = rng.choice(eligible, decisions, p=count[eligible] / count[eligible].sum() if active else None)
     count = count[user]
     size = rng.integers(low, np.minimum(high, count), endpoint=True)

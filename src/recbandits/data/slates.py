@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from recbandits.checks import require_whole
+from recbandits.checks import require, require_whole
 from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.tables import check_ratings
@@ -51,8 +51,7 @@ def rated_lists(ratings: pd.DataFrame) -> RatedLists:
     check_ratings(ratings)
     size = ratings.groupby("user_id")["movie_id"].transform("size")
     kept = ratings[size > 1].sort_values("user_id", kind="stable")
-    if kept.empty:
-        raise ValueError("ratings must have a user with at least 2 of them, got none")
+    require(not kept.empty, "ratings", "two or more of some user", "none")
     users, row, length = np.unique(kept["user_id"], return_inverse=True, return_counts=True)
     column = np.arange(len(kept)) - np.repeat(np.cumsum(length) - length, length)
     candidates, rating = np.zeros((len(users), length.max()), np.int64), np.full((len(users), length.max()), np.nan)
@@ -77,8 +76,7 @@ def list_examples(ratings: pd.DataFrame, rows: ArrayLike, features: RatingFeatur
         new ones: see `cross_fitted_lists`.
     """
     rows = np.asarray(rows)
-    if rows.ndim != 2 or rows.shape[1] < 1:
-        raise ValueError(f"rows must be [lists, size] with size at least 1, got {list(rows.shape)}")
+    require(rows.ndim == 2 and rows.shape[1] > 0, "rows", "[lists, size] with size at least 1", list(rows.shape))
     users, movies, rating = (ratings[name].to_numpy()[rows] for name in ("user_id", "movie_id", "rating"))
     if (mixed := (users != users[:, :1]).any(axis=1)).any():
         number = np.argmax(mixed)
@@ -138,10 +136,10 @@ def cascading_feedback(reward: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """
     reward = np.asarray(reward)
     positive = reward > 0
-    found, first = positive.any(axis=1), positive.argmax(axis=1)
+    any_positive, first = positive.any(axis=1), positive.argmax(axis=1)
     value = np.take_along_axis(reward, first[:, None], axis=1)[:, 0]
-    index = np.where(found, first, positive.shape[1])
-    return index.astype(np.int32), np.where(found, value, 0.0).astype(np.float32)
+    index = np.where(any_positive, first, positive.shape[1])
+    return index.astype(np.int32), np.where(any_positive, value, 0.0).astype(np.float32)
 
 
 def _hash_lists(rows: np.ndarray) -> np.ndarray:

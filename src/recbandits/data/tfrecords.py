@@ -143,8 +143,7 @@ def parse_records(files: Sequence[str | Path], spec: Mapping[str, Any], batch_si
 def validate_records(files: list[Path], data: MovieLens, rows: np.ndarray) -> int:
     """Read back the ratings that `write_records` wrote, compare every value with the tables, and count the records.
 
-    Raises:
-      ValueError: a file is damaged, records are missing, or a value differs; the sentence names which.
+    ValueError says which file is damaged, which records are missing, or which value differs.
     """
     rows = np.asarray(rows)
     size = rows.shape[1] if rows.ndim == 2 else None

@@ -94,7 +94,7 @@ def as_trajectory(fields: dict[str, tf.Tensor]) -> tuple[trajectory.Trajectory, 
     return make_trajectory(observation, action, info, fields["reward"]), fields["propensity"]
 
 
-def make_trajectory(observation, action, policy_info, reward) -> trajectory.Trajectory:
+def make_trajectory(observation: Any, action: Any, policy_info: Any, reward: Any) -> trajectory.Trajectory:
     """Make a trajectory [batch, 1, ...] of decisions, episodes of one step each, from nests of tensors [batch, ...]."""
     discount = tf.zeros(tf.shape(tf.nest.flatten(reward)[0])[:1])
     return tf.nest.map_structure(_add_time, trajectory.single_step(observation, action, policy_info, reward, discount))

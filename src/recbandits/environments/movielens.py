@@ -1,6 +1,7 @@
 """MovieLens users: rewards and clicks follow from ratings that a factorisation predicts, or that users have given."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from recbandits.tf import tf
 
@@ -39,7 +40,7 @@ class MovieLensEnvironment(Environment):
         per_arm: bool = False,
         movie_ids: Sequence[int] | np.ndarray | None = None,
         user_ids: Sequence[int] | np.ndarray | None = None,
-        **options,
+        **options: Any,
     ):
         users = _known_rows("user_ids", factorization.user_ids, user_ids)
         movies = _known_rows("movie_ids", factorization.movie_ids, movie_ids)
@@ -78,7 +79,12 @@ class RatedEnvironment(Environment):
     """
 
     def __init__(
-        self, ratings: pd.DataFrame, features: RatingFeatures, num_actions: int = 10, batch_size: int = 8, **options
+        self,
+        ratings: pd.DataFrame,
+        features: RatingFeatures,
+        num_actions: int = 10,
+        batch_size: int = 8,
+        **options: Any,
     ):
         check_ratings(ratings)
         ratings = ratings.sort_values("user_id", kind="stable")
@@ -125,7 +131,7 @@ class MovieLensRankingEnvironment(RankingEnvironment):
         batch_size: int = 8,
         user_ids: Sequence[int] | np.ndarray | None = None,
         movie_ids: Sequence[int] | np.ndarray | None = None,
-        **options,
+        **options: Any,
     ):
         users = _known_rows("user_ids", factorization.user_ids, user_ids)
         movies = _known_rows("movie_ids", factorization.movie_ids, movie_ids)

@@ -1,5 +1,7 @@
 """Synthetic users and arms with a known formula of their rewards: linear for one action, logistic for slates."""
 
+from typing import Any
+
 from recbandits.tf import tf
 
 import numpy as np
@@ -29,7 +31,7 @@ class StationaryLinearEnvironment(Environment):
         batch_size: int = 8,
         per_arm: bool = False,
         drift: float = 0.0,
-        **options,
+        **options: Any,
     ):
         require(context_size >= 1, "context_size", "at least 1", context_size)
         require(np.isfinite(drift), "drift", "finite", drift)
@@ -73,7 +75,9 @@ class SyntheticRankingEnvironment(RankingEnvironment):
     Relevance is the attraction, and no item is popular. Options are those of `RankingEnvironment`.
     """
 
-    def __init__(self, num_items: int = 20, num_slots: int = 5, context_size: int = 4, batch_size: int = 8, **options):
+    def __init__(
+        self, num_items: int = 20, num_slots: int = 5, context_size: int = 4, batch_size: int = 8, **options: Any
+    ):
         require(context_size >= 1, "context_size", "at least 1", context_size)
         theta = np.random.default_rng(0).normal(size=2 * context_size)
         self._theta = tf.constant(SCALE * theta / np.linalg.norm(theta), tf.float32)

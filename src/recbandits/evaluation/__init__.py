@@ -5,7 +5,7 @@
 - `slates`: `slate_estimates` for logs of slates.
 - `reward_model`: `cross_fit` and `cross_fit_slates` predict rewards for the doubly robust estimators.
 - `ranking_metrics`: NDCG, ERR, MAP, MRR, hit rate and the diversity of lists.
-- `intervals`: `mean_interval` with Student's t, `tabulate_means` and `tabulate_differences` for several policies.
+- `intervals`: an `Interval` by `mean_interval`, `tabulate_means` and `tabulate_differences` for several policies.
 - `sequential`: confidence sequences, intervals that hold at all looks together.
 - `regret`: totals, summaries, differences and curves of simulated runs.
 """

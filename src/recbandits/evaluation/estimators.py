@@ -82,8 +82,7 @@ def replay(
     count, weight, mean_weight, reward = _weights(propensity, target, pass_prob, reward=reward)
     largest = weight.max(initial=0.0)
     bound = largest if bound is None else bound
-    if not bound >= largest:
-        raise ValueError(f"bound must be at least the largest weight, {largest:g}, got {bound:g}")
+    require(bound >= largest, "bound", f"at least the largest weight, {largest:g}", bound)
     accepted = count * (generator.random(len(weight)) * bound < weight)
     return _estimate(((accepted * reward, accepted),), accepted, mean_weight, reward)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from recbandits.checks import require
 from recbandits.data.features import Features
 from recbandits.evaluation.estimators import check_shape
 from recbandits.records.log import Log
@@ -83,8 +84,7 @@ def cross_fit_slates(
 def assign_folds(user_id: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Assign the records of each user to one fold, int [n]; ValueError unless folds are 2 to the number of users."""
     users, user = np.unique(user_id, return_inverse=True)
-    if not 2 <= folds <= len(users):
-        raise ValueError(f"folds must be from 2 to the number of users in the log, {len(users)}, got {folds}")
+    require(2 <= folds <= len(users), "folds", f"from 2 to the number of users in the log, {len(users)}", folds)
     return np.random.default_rng(seed).permutation(len(users))[user] % folds
 
 

@@ -24,8 +24,8 @@ from recbandits.loop.settings import Gate, Guardrail, Settings
 from recbandits.loop.simulate import linear_drift
 from recbandits.loop.simulated_users import STARS
 from recbandits.loop.steps import LOGGERS
+from recbandits.platforms.functions import next_time
 from recbandits.platforms.protocol import PlatformError
-from recbandits.platforms.schedules import next_time
 
 _RATE = 50.0  # visits per second, which leaves most of two cores to the trainings
 # Rounds of half a minute on two cores: users answer sooner, less is waited for, and less is enough to decide by.

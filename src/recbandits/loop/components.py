@@ -29,10 +29,11 @@ def importer(config: dict, log: str, metrics: dsl.Output[dsl.Metrics]) -> NamedT
         are cached.
     """
     from recbandits.loop.importing import import_log, read_log
-    from recbandits.loop.steps import directory_of, platform_of, time_of
+    from recbandits.loop.steps import platform_of, time_of
+    from recbandits.training.job_paths import mounted
 
     warehouse = platform_of(config).warehouse
-    done = import_log(warehouse, *read_log(directory_of(log)))
+    done = import_log(warehouse, *read_log(mounted(log)))
     for name in ("decisions", "rewards", "written"):
         metrics.log_metric(name, done[name])
     start, end = done["start"], done["end"]
@@ -72,11 +73,12 @@ def ingester(
     """
     from recbandits.data.features import Features
     from recbandits.loop.ingest import ingest, titles_of
-    from recbandits.loop.steps import directory_of, platform_of, time_of
+    from recbandits.loop.steps import platform_of, time_of
     from recbandits.loop.trigger import plan_now
     from recbandits.platforms.warehouse import Join
+    from recbandits.training.job_paths import mounted
 
-    platform, rule, directory = platform_of(config), Join(**join), directory_of(features)
+    platform, rule, directory = platform_of(config), Join(**join), mounted(features)
     if end:
         first, last = time_of(start), time_of(end)
     else:

@@ -41,9 +41,7 @@ def deploy_loop(config: Config, settings: Settings | None = None, data: MovieLen
 
     What is there is kept, so that a call that failed can be repeated. Where a policy serves, no pipeline is run. By
     default the loop has the default settings on stars, and its users are made of what `movielens.load` gives.
-
-    Raises:
-      PlatformError: the platform is not "gcp", or Google Cloud refused.
+    PlatformError if the platform is not "gcp", or Google Cloud refuses.
     """
     platform = _platform(config)
     settings = settings or Settings(STARS)

@@ -164,8 +164,7 @@ def looks(
 ) -> pd.DataFrame:
     """Tabulate the evidence of an experiment at several times, for `plots.loop.guardrail`; arguments are as of `guard`.
 
-    Returns:
-      DataFrame, one row a time: time, decisions (of both versions), value, low, high, margin.
+    A row is a time; columns are time, decisions (of both versions), value, low, high, margin.
     """
     evidences = [collect_evidence(experiment, warehouse, time, rule, guardrail, policies) for time in times]
     return pd.DataFrame(

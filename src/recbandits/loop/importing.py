@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recbandits.checks import replacing, require
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.platforms.warehouse import Warehouse
@@ -20,9 +21,9 @@ _NAMESPACE = uuid.UUID("5f0c1b1e-6d0a-5c39-9d2f-8a5e8c1f7b60")  # of the event i
 
 def write_log(directory: str | Path, interactions: pa.Table, rewards: pa.Table) -> None:
     """Write tables of `Interaction`s and `Reward`s, as `Log.to_tables` returns them, as files that `read_log` reads."""
-    Path(directory).mkdir(parents=True, exist_ok=True)
     for table, name in zip((interactions, rewards), _FILES, strict=True):
-        pq.write_table(table, Path(directory, name))
+        with replacing(Path(directory, name)) as draft:
+            pq.write_table(table, draft)
 
 
 def write_first_log(directory: str | Path, users: SimulatedUsers, settings: Settings, now: datetime) -> None:
@@ -68,8 +69,7 @@ def simulate_log(
     Other arguments give other event ids, so that no decision gets the reward of another one.
     They are a table of `Interaction`s and one of `Reward`s. ValueError for n or seconds that are not positive.
     """
-    if not (n >= 1 and seconds > 0):
-        raise ValueError(f"n must be at least 1 and seconds positive, got {n} and {seconds}")
+    require(n >= 1 and seconds > 0, "n and seconds", "at least 1 and positive", (n, seconds))
     rng = np.random.default_rng(seed)
     people, items = users.visits(n, rng, candidates)
     action = rng.integers(candidates, size=n)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recbandits.checks import require
+from recbandits.checks import replacing, require, write_text
 from recbandits.data.features import FILE as FEATURES
 from recbandits.data.features import Features
 from recbandits.platforms.warehouse import Join, Warehouse
@@ -80,7 +80,7 @@ def ingest(
         "files": _write(Path(directory), table, held_out, features, read_titles(titles)),
     }
     manifest["digest"] = _digest(manifest)
-    Path(directory, MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_text(Path(directory, MANIFEST), json.dumps(manifest, indent=1) + "\n")
     return manifest
 
 
@@ -124,7 +124,7 @@ def titles_of(directory: str | Path) -> dict[str, str]:
 
 def write_titles(directory: Path, titles: dict[str, str]) -> None:
     """Write what `titles_of` reads."""
-    (directory / TITLES).write_text(json.dumps(titles, indent=1) + "\n", encoding="utf-8")
+    write_text(directory / TITLES, json.dumps(titles, indent=1) + "\n")
 
 
 def _read(warehouse, start, end, rule, features):
@@ -185,9 +185,9 @@ def _write(directory, table, held_out, features, titles):
     """Write everything but the manifest; return the SHA-256 of each file."""
     from recbandits.data.trajectories import write_trajectories  # needs TensorFlow
 
-    directory.mkdir(parents=True, exist_ok=True)
     (directory / MANIFEST).unlink(missing_ok=True)
-    pq.write_table(table.append_column("held_out", pa.array(held_out)), directory / DECISIONS)
+    with replacing(directory / DECISIONS) as draft:
+        pq.write_table(table.append_column("held_out", pa.array(held_out)), draft)
     records = write_trajectories(log_of(table.filter(~held_out)), features, directory, TRAIN)
     features.save(directory)
     write_titles(directory, titles)

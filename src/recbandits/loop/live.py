@@ -58,8 +58,7 @@ class Loop:
     def prepare(self, data: MovieLens) -> None:
         """Remove an earlier loop, and make the simulated users of this one, of MovieLens.
 
-        Raises:
-          PlatformError: the directory is that of something else, or of a loop that runs.
+        PlatformError if the directory is that of something else, or of a loop that runs.
         """
         if self.directory.exists() and not (self.directory / _MARK).exists():
             raise PlatformError(f"{self.directory} must be the directory of a loop, it has no {_MARK}: move it away")

@@ -103,10 +103,8 @@ class MemoryCore(Core):
     ) -> tuple[MemoryModel, Log]:
         """Train on decisions of a window of time, between aware datetimes, going on from what serves.
 
-        The learner gets the `Log` that the function `change` makes of its own.
-
-        Returns:
-          (`MemoryModel`, the candidate; `Log` of the held-out decisions).
+        The learner gets the `Log` that the function `change` makes of its own. Returns the candidate, a `MemoryModel`,
+        and the `Log` of the held-out decisions.
         """
         import tensorflow as tf
 

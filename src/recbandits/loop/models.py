@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recbandits.agents.parameters import LinUCB
+from recbandits.checks import write_text
 from recbandits.exploration import Exploration
 
 AGENT, FILE, POLICY = "agent", "model.json", "policy"
-_DRAFT = f"{FILE}.draft"
 _KIND = "recbandits model"
 
 
@@ -55,12 +55,12 @@ def write_model(draft: str | Path, model: Model) -> Model:
 
     A model that is there is replaced. A process that is killed meanwhile leaves none rather than a part of one:
     `model.json`, which makes a directory a model, is removed first and written last. Files are copied one by one: a
-    bucket that is mounted as a directory cannot rename a folder.
-    ValueError says that the directory holds something that is no part of a model.
+    bucket that is mounted as a directory cannot rename a folder. ValueError says that the directory holds something
+    that is no part of a model; names that begin with a dot do not count, such as the draft of a killed process.
     """
     directory = model.directory
     directory.mkdir(parents=True, exist_ok=True)
-    if others := sorted({path.name for path in directory.iterdir()} - {POLICY, AGENT, FILE, _DRAFT}):
+    if others := sorted({path.name for path in directory.glob("[!.]*")} - {POLICY, AGENT, FILE}):
         raise ValueError(f"the directory of a model must hold nothing else, {directory.name} has {others[0]}")
     (directory / FILE).unlink(missing_ok=True)
     for part in (POLICY, AGENT):
@@ -72,8 +72,7 @@ def write_model(draft: str | Path, model: Model) -> Model:
     facts = model._asdict() | {"until": model.until.isoformat()}
     facts |= {"parameters": asdict(model.parameters), "exploration": asdict(model.exploration)}
     del facts["directory"]
-    (directory / _DRAFT).write_text(json.dumps({"what": _KIND, **facts}, indent=1) + "\n", encoding="utf-8")
-    (directory / _DRAFT).replace(directory / FILE)
+    write_text(directory / FILE, json.dumps({"what": _KIND, **facts}, indent=1) + "\n")
     return model
 
 

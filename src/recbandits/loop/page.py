@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
+from recbandits.checks import write_text
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop import monitors
 from recbandits.loop.importing import UNIFORM
@@ -60,11 +61,9 @@ def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]
     table = verdicts[["time", "kind", "version", "against", *_COLUMNS[1:]]].to_html(index=False, border=0)
     last = values[values["round"] == values["round"].max()].set_index("learner").loc[[*_NAMES, "oracle"]]
     rewards = last.rename(_NAMES).rename_axis("expected reward")[["value", "low", "high"]].round(3)
-    page = directory / "index.html"
     head = "<!doctype html><html lang=en><meta charset=utf-8><title>RecBandits: the loop</title>"
     body = f"<h1>The loop</h1>{paragraphs}{rewards.to_html(border=0)}{images}{table}"
-    page.write_text(f"{head}{body}</html>\n", encoding="utf-8")
-    return page, rewards, sentences
+    return write_text(directory / "index.html", f"{head}{body}</html>\n"), rewards, sentences
 
 
 def rounds_of(verdicts: pd.DataFrame, end: datetime) -> pd.DataFrame:

@@ -188,10 +188,8 @@ def by_learner(runs: pd.DataFrame) -> pd.DataFrame:
 def gain(runs: pd.DataFrame, learner: str = "learning", against: str | None = None) -> Interval:
     """Estimate how much better the last served policy of a learner of `run_rounds` is than its first.
 
-    With `against` it is compared with the last one of that learner.
-
-    Returns:
-      `Interval` of the mean difference over seeds, in units of the reward: 95 %, Student's t.
+    With `against` it is compared with the last one of that learner. The `Interval` is that of the mean difference over
+    seeds, in units of the reward: 95 %, Student's t.
     """
     values = runs.pivot(index="seed", columns=["learner", "round"], values="value")
     last = runs["round"].max()

@@ -12,8 +12,12 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
+from typing import Any
 
 import numpy as np
+
+from recbandits.checks import require
+from recbandits.loop.simulated_users import SimulatedUsers
 
 _LAST = 20.0  # seconds that the reports that are due get to leave at the end
 _BEHIND = 1.0  # seconds of visits that are made up for; those before are missed
@@ -41,15 +45,24 @@ class Simulator:
     """
 
     def __init__(
-        self, users, endpoint, publisher, rate, seed=0, clock=None, instances=1, candidates=10, drift=lambda _: 0.0
+        self,
+        users: SimulatedUsers,
+        endpoint: Any,
+        publisher: Any,
+        rate: float,
+        seed: int | None = 0,
+        clock: Callable[[], datetime] | None = None,
+        instances: int = 1,
+        candidates: int = 10,
+        drift: Callable[[datetime], float] = lambda _: 0.0,
     ):
-        if not rate > 0:
-            raise ValueError(f"rate must be a positive number of requests per second, got {rate!r}")
+        require(rate > 0, "rate", "a positive number of requests per second", rate)
         self._users, self._endpoint, self._publisher = users, endpoint, publisher
         self._rate, self._instances, self._candidates = rate, instances, candidates
         self._rng, self._clock, self._drift = np.random.default_rng(seed), clock or (lambda: datetime.now(UTC)), drift
-        self._start, self._requests = None, 0
-        self._reports, self._numbers, self._lock = [], count(), threading.Lock()
+        self._start: datetime | None = None
+        self._requests, self._numbers, self._lock = 0, count(), threading.Lock()
+        self._reports: list[tuple] = []
         self.counts = Counter(visits=0, answered=0, unanswered=0, missed=0, reports=0, reported=0)
 
     @property

@@ -187,7 +187,8 @@ class SimulatedUsers:
         write_titles(Path(directory), dict(zip(self.item_ids, self.titles, strict=True)))
         parts = {f"model_{field.name}": getattr(self.model, field.name) for field in dataclasses.fields(Factorization)}
         settings = {name: getattr(self, name) for name in _SETTINGS}
-        np.savez(Path(directory, FILE), titles=np.array(self.titles), **settings, **parts)
+        with checks.replacing(Path(directory, FILE)) as draft, draft.open("wb") as file:
+            np.savez(file, titles=np.array(self.titles), **settings, **parts)
 
     @classmethod
     def load(cls, directory: str | Path) -> "SimulatedUsers":

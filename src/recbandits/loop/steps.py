@@ -1,4 +1,4 @@
-"""What components and platforms share: parameters that a template can hold, models, and the functions that log.
+"""Helpers that components and platforms share: parameters that a template can hold, models, and the functions that log.
 
 A component gets the configuration as a parameter: a container of Vertex AI has neither the file nor the environment of
 the process that started the pipeline, but it has every bucket as a directory below /gcs.
@@ -17,6 +17,7 @@ from recbandits.platforms.functions import Function
 from recbandits.platforms.protocol import Platform
 from recbandits.records.fields import TIME
 from recbandits.serving.manifest import local_directory
+from recbandits.training.job_paths import mounted
 
 if TYPE_CHECKING:
     from recbandits.loop.trigger import Plan
@@ -47,11 +48,6 @@ def config_parameter(config: Config) -> dict[str, str]:
     return settings | ({} if config.platform == "gcp" else {"artifacts": str(config.artifacts_dir)})
 
 
-def directory_of(uri: str) -> Path:
-    """Return the `pathlib.Path` of a directory, or of a gs:// URI as a container of Vertex AI sees it."""
-    return Path("/gcs", uri.removeprefix("gs://")) if uri.startswith("gs://") else Path(uri)
-
-
 def models_uri(config: Config) -> str:
     """Return where the models of a configuration are, by version: a directory, or a gs:// URI."""
     return f"gs://{config.bucket}/models" if config.platform == "gcp" else str(config.artifacts_dir / "policies")
@@ -59,7 +55,7 @@ def models_uri(config: Config) -> str:
 
 def models_of(config: Config) -> Path:
     """Return the directory of the models of a configuration, by version, as a step sees it."""
-    return directory_of(models_uri(config))
+    return mounted(models_uri(config))
 
 
 def serving_model(platform: Platform) -> Model | None:

@@ -1,4 +1,4 @@
-"""What the project asks of an endpoint, under the names of Vertex AI's, and the changes of its traffic split."""
+"""The protocol of endpoints, under the names of Vertex AI's, and the changes of their traffic split."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -93,7 +93,7 @@ class Endpoint:
         raise NotImplementedError
 
     def health(self) -> dict:
-        """Whether it is alive and ready: dict."""
+        """Return whether it is alive and ready: dict."""
         raise NotImplementedError
 
     def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> Answered:

@@ -1,4 +1,4 @@
-"""What the project asks of functions that events call: Cloud Functions, or a process on this machine.
+"""Functions that events or schedules call: Cloud Functions, or a process on this machine.
 
 A function is called at least once for each message of its topic, as Eventarc does it: with a CloudEvent
 `google.cloud.pubsub.topic.v1.messagePublished`. It returns when its work is done, and raises when the message is to
@@ -7,6 +7,7 @@ come again. What has come ten times goes to the topic `<topic>-dead`.
 
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from recbandits.platforms.jobs import NAME
 ATTEMPTS = 10  # deliveries of a message before it goes to the dead letters
 EVENT = "google.cloud.pubsub.topic.v1.messagePublished"
 TOPIC = r"projects/[^/]+/topics/[^/]+"  # full name
+_CRON = r"([\d*,/-]+ ){4}[\d*,/-]+"
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,22 @@ class Functions(Protocol):
 
     def health(self, name: str) -> dict:
         """Dict: alive, ready, the reason why not, and the address that HTTP calls."""
+
+
+def next_time(cron: str, after: datetime) -> datetime:
+    """Return the first time of a cron string after an aware datetime, in UTC.
+
+    The fields are minute, hour, day of the month, month, and day of the week (0 and 7 are Sunday), in UTC. Where both
+    the day of the month and that of the week are restricted, either is enough. ValueError for another text, or one that
+    has no time in the next 50 years.
+    """
+    from cronsim import CronSim, CronSimError  # the packages of functions do without it
+
+    if not isinstance(cron, str) or not re.fullmatch(_CRON, cron):
+        raise ValueError(
+            f"cron must have five fields of numbers, *, commas, - and /, such as '*/10 * * * *', got {cron!r}"
+        )
+    try:
+        return next(CronSim(cron, after.astimezone(UTC)))
+    except (CronSimError, StopIteration) as error:
+        raise ValueError(f"cron must be as Unix reads it, got {cron!r}: {error or 'there is no such day'}") from None

@@ -22,11 +22,7 @@ class Instruction(NamedTuple):
 
 
 def checkout(folder: str | Path = ".") -> Path:
-    """Return the root of the repository that a folder is in, where images are built.
-
-    Raises:
-      PlatformError: the folder is in no checkout.
-    """
+    """Return the root of the repository that a folder is in, where images are built; PlatformError for no checkout."""
     here = Path(folder).resolve()
     for root in (here, *here.parents):
         if (root / "docker").is_dir() and (root / "pyproject.toml").is_file():
@@ -47,11 +43,7 @@ def check_image(name: str, root: Path) -> None:
 
 
 def image_steps(name: str, root: Path) -> list[Instruction]:
-    """Return the `Instruction`s that make an image: those of its stage, and of the stages that it needs.
-
-    Raises:
-      PlatformError: there is no such image.
-    """
+    """Return the `Instruction`s of an image, of its stage and of those that it needs; PlatformError for no image."""
     check_image(name, root)
     stages, needed = _stages(root), {name}
     for stage in reversed(stages):

@@ -1,4 +1,4 @@
-"""What the project asks of a platform's jobs: run the training task, tune it, look at what came of it."""
+"""The protocol of jobs, which run the training task and tune it, and their results."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from recbandits.checks import FINITE, Rule, check_fields, require, require_field
 
 @dataclass(frozen=True)
 class Machine:
-    """What a replica of a job runs on; a laptop takes what it has."""
+    """The machine of a replica of a job; this machine ignores it."""
 
     type: str  # machine type of Google Cloud
     accelerator: str = ""  # its accelerator type as Vertex AI names it, or empty
@@ -49,7 +49,7 @@ class Job:
     which ours has not.
     """
 
-    name: str  # at most 63 lower-case letters, digits and single hyphens; names the job for good
+    name: str  # at most 63 lower-case letters, digits and single hyphens; names the job permanently
     arguments: tuple[str, ...] = ()  # of the command line
     machine: str | Machine = "cpu"  # a key of `MACHINES`, or a `Machine`
     replicas: int = 1  # how many of it train together; one on this machine
@@ -75,7 +75,7 @@ class Job:
 
 
 class Record(NamedTuple):
-    """What a platform knows of a job; the arguments are read back from where it keeps them."""
+    """The status of a job; its arguments are read back from the platform."""
 
     name: str
     state: str  # "running", "succeeded", "failed" or "stopped"

@@ -1,4 +1,4 @@
-"""What the project asks of pipelines: a compiled template is run under a name, once.
+"""The protocol of pipelines: a compiled template is run under a name, once.
 
 A template is a file that KFP's compiler has written; the same file runs on every platform.
 """
@@ -12,7 +12,7 @@ SNAPSHOT = "snapshot"  # input that names the data to be read; a run without it 
 
 
 class Run(NamedTuple):
-    """How a run of a pipeline is doing."""
+    """The status of a run of a pipeline."""
 
     name: str
     state: str  # "running", "succeeded", "failed" or "stopped"
@@ -24,7 +24,7 @@ class Pipelines(Protocol):
     """The pipelines of one platform; what goes wrong is a `PlatformError` of one sentence."""
 
     def run(self, template: str | Path, name: str, parameters: dict | None = None) -> Run:
-        """Start a run, unless one of this name runs or has succeeded; the same name is the same run for good.
+        """Start a run, unless one of this name runs or has succeeded; the same name is always the same run.
 
         One that failed, was stopped or was killed is run again. No two runs of one pipeline go on at once. A run goes
         on without this process.

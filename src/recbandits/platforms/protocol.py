@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """What happened to one resource."""
+    """The outcome of an operation on one resource."""
 
     kind: str
     name: str
@@ -29,7 +29,7 @@ class PlatformError(RuntimeError):
 
 
 class Platform(Protocol):
-    """A place where the project keeps its things.
+    """Services and resources of the project.
 
     Attributes:
       name: its key in `config.PLATFORMS`, such as "local" or "gcp".
@@ -56,21 +56,15 @@ class Platform(Protocol):
     def create(self) -> list[Outcome]:
         """Create what the project needs and the platform lacks; a second call changes nothing.
 
-        Returns:
-          list of `Outcome`: "created", "exists", or the platform's own word, such as "enabled".
-
-        Raises:
-          PlatformError: a resource could not be created, or is not ours to use.
+        An `Outcome` is "created", "exists", or the platform's own word, such as "enabled". PlatformError if a resource
+        could not be created, or is not ours to use.
         """
 
     def clean_up(self, dry_run: bool = True) -> list[Outcome]:
         """Remove what bears our mark, with everything in it, or in a dry run only say what would be removed.
 
-        Returns:
-          list of `Outcome`: "would be removed" or "removed".
-
-        Raises:
-          PlatformError: a resource could not be removed; the next call finds what is left.
+        An `Outcome` is "would be removed" or "removed". PlatformError if a resource could not be removed; the next call
+        finds what is left.
         """
 
     def share(self, directory: Path) -> str:
@@ -117,7 +111,7 @@ class Messages(Protocol):
         """Sink of `serving.outbox.Outbox` for a topic: `send` takes a list of records with `event_id` and `to_json`."""
 
     def backlog(self, name: str) -> int:
-        """How many messages a subscription, or all those of a topic, have not delivered; 0 if there is none."""
+        """Count the messages that a subscription, or all those of a topic, have not delivered; 0 if there is none."""
 
     def delete(self, name: str) -> None:
         """Remove a topic, and the subscription of the same name; what is gone already is no error."""

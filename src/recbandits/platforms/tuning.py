@@ -1,4 +1,4 @@
-"""What tuning is on every platform: which trial is the best, and how the job that follows gets its parameters."""
+"""Tuning on every platform: the best trial of a study, and its parameters for the job that follows."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,11 +32,7 @@ def with_parameters(arguments: Sequence[str], parameters: dict) -> tuple[str, ..
 
 
 def best_trial(name: str, trials: Sequence[Trial], maximise: bool) -> Trial:
-    """The succeeded one of some `Trial`s with the best value, the first one on ties.
-
-    Raises:
-      PlatformError: none has succeeded.
-    """
+    """Return the succeeded trial with the best value, the first one on ties; PlatformError if none has succeeded."""
     succeeded = [trial for trial in trials if trial.state == "succeeded"]
     if not succeeded:
         raise PlatformError(f"study {name} must have a trial that succeeded to have a best one, it has none")
@@ -46,12 +42,8 @@ def best_trial(name: str, trials: Sequence[Trial], maximise: bool) -> Trial:
 def at_bounds(ranges: Mapping[str, Float | Integer | Choice], parameters: dict) -> dict[str, float]:
     """Return the parameters in the outer 5 % of their ranges, where a wider range may have a better value.
 
-    Args:
-      ranges: dict from name to `Float`, `Integer` or `Choice`, such as those of a `Study`; a `Choice` has no bounds.
-      parameters: dict from name to value, such as those of the best trial.
-
-    Returns:
-      dict from name to the bound, the lowest or highest value of the range.
+    It is a dict from name to the bound, the lowest or highest value of the range. Ranges are those of a `Study`, of
+    which a `Choice` has no bounds, and parameters for example those of the best trial.
     """
     bounds: dict[str, float] = {}
     for name, value in parameters.items():

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from recbandits import checks
+from recbandits.checks import require
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.records import REPORT_RULES, Interaction, Verdict, arrow_schema
 from recbandits.records.fields import TIME
@@ -57,7 +58,7 @@ class Join:
 
 
 class Counts(NamedTuple):
-    """What became of everything that has to do with a span of time; `total` is the sum of all but `skewed`."""
+    """Counts of all decisions and rewards of a span of time, by their state; `total` is the sum of all but `skewed`."""
 
     total: int  # rows of interactions, rewards and quarantine, a joined pair taken as one
     joined: int  # decisions with a reward in the window and in the range
@@ -103,18 +104,13 @@ class Warehouse(ABC):
         """Run statements that delete rows, all or none of them."""
 
     def write(self, records: Sequence[Record]) -> int:
-        """Keep records; when this returns, they are on the disk.
+        """Keep records of all kinds, in any mix, and return the number of those that are new.
 
-        Args:
-          records: list of `Interaction`, `Reward`, `Verdict`, `Quarantined`, in any mix.
-
-        Returns:
-          number of those that are new.
+        When this returns, they are on the disk.
         """
         groups = defaultdict(list)
         for record in records:
-            if type(record) not in sql.TABLES:
-                raise ValueError(f"records must be Interaction, Reward, Verdict or Quarantined, got {record!r}")
+            require(type(record) in sql.TABLES, "records", "Interaction, Reward, Verdict or Quarantined", record)
             groups[sql.TABLES[type(record)]].append(record)
         return self._merge(groups) if groups else 0
 
@@ -155,7 +151,7 @@ class Warehouse(ABC):
         return self.query(sql.VERDICTS).cast(arrow_schema(Verdict)).to_pandas()
 
     def state(self) -> dict[str, dict]:
-        """How much there is, and how new: dict of table to {"rows": int, "newest": datetime or None}."""
+        """Count rows and find the newest time: dict of table to {"rows": int, "newest": datetime or None}."""
         rows = ((row["name"], row["number"], row["newest"]) for row in self.query(sql.STATE).to_pylist())
         return {name: {"rows": number, "newest": time and TIME.accept("newest", time)} for name, number, time in rows}
 

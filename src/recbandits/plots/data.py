@@ -1,5 +1,6 @@
 """Pictures of MovieLens: ratings, movies, users, times, sparsity, and factors of a factorisation."""
 
+from collections.abc import Mapping
 from itertools import cycle
 
 import numpy as np
@@ -55,10 +56,7 @@ def genres(data: MovieLens) -> Figure:
         return _draw_sentence("Genres are not in this set.")
     rated = data.ratings.merge(data.movies[names], left_on="movie_id", right_index=True)
     table = pd.DataFrame(
-        {
-            "movies": data.movies[names].sum(),
-            "mean": {name: rated.loc[rated[name], "rating"].mean() for name in names},
-        }
+        {"movies": data.movies[names].sum(), "mean": {name: rated.loc[rated[name], "rating"].mean() for name in names}}
     ).sort_values("movies")
     with figure(9, 4.6, ncols=2, sharey=True) as (fig, (left, right)):
         bars = left.barh(table.index, table["movies"])
@@ -111,11 +109,11 @@ def activity_over_time(data: MovieLens) -> Figure:
     return fig
 
 
-def sparsity(data: MovieLens, blocks=80) -> Figure:
-    """Draw the density of the rating matrix, the most active users and the most rated movies first."""
+def sparsity(data: MovieLens) -> Figure:
+    """Draw the density of the rating matrix in 80 x 80 blocks, the most active users and most rated movies first."""
     user = data.ratings["user_id"].map(_rank(data.ratings["user_id"]))
     movie = data.ratings["movie_id"].map(_rank(data.ratings["movie_id"]))
-    edges = [np.linspace(0, number.max() + 1, blocks + 1) for number in (user, movie)]
+    edges = [np.linspace(0, number.max() + 1, 81) for number in (user, movie)]
     count, _, _ = np.histogram2d(user, movie, bins=edges)
     share = count / np.outer(np.diff(edges[0]), np.diff(edges[1]))
     rated = len(data.ratings) / (len(data.users) * len(data.movies))
@@ -128,7 +126,7 @@ def sparsity(data: MovieLens, blocks=80) -> Figure:
     return fig
 
 
-def errors_by_rank(errors, references) -> Figure:
+def errors_by_rank(errors: pd.DataFrame, references: Mapping[str, float]) -> Figure:
     """Draw RMSE (`errors`: rank, seed, rmse) by number of factors, and references, RMSE by name, as lines."""
     by_rank = errors.groupby("rank")["rmse"]
     with figure(6, 3.4) as (fig, ax):
@@ -143,7 +141,7 @@ def errors_by_rank(errors, references) -> Figure:
     return fig
 
 
-def calibration(rating, predictions, bins=10) -> Figure:
+def calibration(rating: np.ndarray, predictions: Mapping[str, np.ndarray], bins: int = 10) -> Figure:
     """Draw mean rating against mean prediction, float [n] in stars, in bins of equally many held-out ratings."""
     with figure(7, 4.2) as (fig, ax):
         ax.plot([0, 5], [0, 5], color=REFERENCE, linestyle="--", label="prediction = rating")
@@ -157,7 +155,7 @@ def calibration(rating, predictions, bins=10) -> Figure:
     return fig
 
 
-def taste_map(movie_factors, data, ratings=100, labels=12) -> Figure:
+def taste_map(movie_factors: pd.DataFrame, data: MovieLens, ratings: int = 100, labels: int = 12) -> Figure:
     """Draw movies on the two directions of largest variance of their factors, and the means of genres of 10 movies.
 
     `movie_factors` is a DataFrame [movies, rank] indexed by movie_id. The movies have at least `ratings` ratings; of
@@ -204,11 +202,11 @@ def _directions(factors):
     return pd.DataFrame(at * np.sign(largest), factors.index, ["x", "y"])
 
 
-def _apart(at, number, width=0.9, height=0.06):
+def _apart(at, number):
     """Ids of the points farthest from the centre, leaving out those whose labels would cover another."""
     chosen = []
     for movie in (at**2).sum(axis=1).sort_values(ascending=False).index:
         distance = (at.loc[chosen] - at.loc[movie]).abs()
-        if len(chosen) < number and not ((distance["x"] < width) & (distance["y"] < height)).any():
+        if len(chosen) < number and not ((distance["x"] < 0.9) & (distance["y"] < 0.06)).any():
             chosen.append(movie)
     return chosen

@@ -1,6 +1,8 @@
 """Pictures of evaluations: estimates with their intervals, weights, ranking metrics, diversity, position bias."""
 
+from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,11 @@ _LABELS["clicks"] = "expected clicks\nper slate"
 
 
 def forest(
-    table: pd.DataFrame, limits=None, title=None, unit="rating points", quantity="value of the policy"
+    table: pd.DataFrame,
+    limits: Mapping[str, float] | None = None,
+    title: str | None = None,
+    unit: str = "rating points",
+    quantity: str = "value of the policy",
 ) -> Figure:
     """Draw every estimate with its interval, in the order of the table from top to bottom.
 
@@ -35,36 +41,12 @@ def forest(
     return fig
 
 
-def concentration(estimates, title=None) -> Figure:
-    """Draw the share of the total weight that the heaviest records carry; above the diagonal, few records decide.
-
-    `estimates` map a label to an `Estimate`, such as one per policy by IPS; ValueError for none, or one of an empty
-    log.
-    """
-    style.require_content(estimates, "estimates", "estimate")
-    with figure(7.5, 3.8) as (fig, axes):
-        axes.plot([0, 1], [0, 1], "--", color=REFERENCE, label="equal weights")
-        share = np.linspace(0, 1, 201)
-        for (label, estimate), colour in coloured(estimates.items()):
-            if estimate.n == 0:
-                raise ValueError(f"{label}: the estimate must be from a log with records, got an empty one")
-            heaviest_first = np.sort(estimate.weights[0])[::-1]
-            carried = np.concatenate([[0.0], heaviest_first.cumsum() / heaviest_first.sum()])
-            text = f"{label}: {estimate.effective_sample_size:,.0f} of {estimate.n:,}"
-            axes.plot(share, np.interp(share, np.linspace(0, 1, len(carried)), carried), color=colour, label=text)
-        axes.xaxis.set_major_formatter("{x:.0%}")
-        axes.yaxis.set_major_formatter("{x:.0%}")
-        axes.set(xlabel="heaviest records", ylabel="share of the weight", title=title)
-        axes.legend(**BESIDE, title="effective sample size")
-    return fig
-
-
-def by_click_model(tables, truths, title=None, unit="clicks per slate") -> Figure:
+def by_click_model(tables: Mapping[str, pd.DataFrame], truths: Mapping[str, float], title: str | None = None) -> Figure:
     """Draw estimates of a policy's value with their intervals, an axis per click model, a row per estimator.
 
     Intervals that do not contain the truth, a vertical line, have a colour of their own. `tables` map a click model to
     a DataFrame with columns value, low and high, all with the same estimators as index, and `truths` the same click
-    models to the true value in `unit`; ValueError for other tables, or none.
+    models to the true value in clicks per slate; ValueError for other tables, or none.
     """
     if not tables or set(tables) != set(truths):
         raise ValueError(f"tables and truths must be of the same click models, got {list(tables)} and {list(truths)}")
@@ -85,12 +67,17 @@ def by_click_model(tables, truths, title=None, unit="clicks per slate") -> Figur
                     (handles[label],) = axis.plot(part["value"], position[rows], "o", color=colour)
             axis.set_ylim(-0.6, len(names) - 0.4)
             axis.set_title(model)
-        fig.supxlabel(f"value of the policy [{unit}]", fontsize="medium")
+        fig.supxlabel("value of the policy [clicks per slate]", fontsize="medium")
         fig.legend(handles.values(), handles, loc="outside right center", title="95 % interval")
     return fig
 
 
-def metrics(table: pd.DataFrame, names=None, reference=None, title=None) -> Figure:
+def metrics(
+    table: pd.DataFrame,
+    names: Sequence[str] | None = None,
+    reference: str | float | None = None,
+    title: str | None = None,
+) -> Figure:
     """Draw ranking metrics with their intervals, an axis per metric, a row per policy in the order of the table.
 
     `table` is one of `evaluation.tabulate_means` or `tabulate_differences`, and `names` are some of its metrics, by
@@ -114,20 +101,21 @@ def metrics(table: pd.DataFrame, names=None, reference=None, title=None) -> Figu
     return fig
 
 
-def trade_off(table: pd.DataFrame, references=None, title=None, relevance="NDCG", parameter="penalty") -> Figure:
+def trade_off(
+    table: pd.DataFrame, references: pd.DataFrame | None = None, title: str | None = None, relevance: str = "NDCG"
+) -> Figure:
     """Draw relevance against diversity, a dot per setting with 95 % intervals both ways, joined in the table's order.
 
-    `table` is indexed by setting, such as the penalty of similar items, with columns diversity, diversity_low,
+    `table` is indexed by the penalty of similar items, with columns diversity, diversity_low,
     diversity_high, relevance, relevance_low and relevance_high; ValueError if it is empty. `references` has the columns
-    diversity and relevance of policies to compare with, by label. `relevance` and `parameter` are the names of the
-    metric and of the index.
+    diversity and relevance of policies to compare with, by label. `relevance` is the name of the metric.
     """
     style.require_content(table, "table", "setting")
     x, y = table["diversity"], table["relevance"]
     across = [x - table["diversity_low"], table["diversity_high"] - x]
     along = [y - table["relevance_low"], table["relevance_high"] - y]
     with figure(6.5, 4.0) as (fig, axes):
-        axes.errorbar(x, y, along, across, color=COLOURS[0], marker="o", capsize=2, label=f"by {parameter}")
+        axes.errorbar(x, y, along, across, color=COLOURS[0], marker="o", capsize=2, label="by penalty")
         for setting, point in zip(table.index, zip(x, y, strict=True), strict=True):
             axes.annotate(f"{setting:g}", point, (6, 5), textcoords="offset points", size=9)
         if references is not None:
@@ -139,7 +127,7 @@ def trade_off(table: pd.DataFrame, references=None, title=None, relevance="NDCG"
     return fig
 
 
-def against_truth(truth, estimates, slot, title=None) -> Figure:
+def against_truth(truth: Any, estimates: Mapping[str, Any], slot: Any, title: str | None = None) -> Figure:
     """Draw the estimated attraction of every item against the true one, coloured by the slot in which it was logged.
 
     `truth` float [n] is the attraction of each item, the probability of a click once it is examined. `estimates` map a
@@ -163,7 +151,7 @@ def against_truth(truth, estimates, slot, title=None) -> Figure:
     return fig
 
 
-def by_slot(runs: pd.DataFrame, examination=None, title=None) -> Figure:
+def by_slot(runs: pd.DataFrame, examination: Any = None, title: str | None = None) -> Figure:
     """Draw estimated over true attraction by the slot in which items were logged, with intervals over seeds.
 
     `runs` has a row for each correction, seed and slot (usual slot of the items, from 1 for the top), and a column

@@ -14,7 +14,7 @@ _KINDS |= {"promoted": COLOURS[0], "rolled back": COLOURS[3], "withdrawn": COLOU
 _LARGEST_RATIO = 3.0  # drawn, of a ratio whose expectation is 1
 
 
-def rewards(table: pd.DataFrame, title=None) -> Figure:
+def rewards(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw the expected reward of the served policy, round by round, against the oracle and the uniform random policy.
 
     `table` has columns round, learner, value, low and high, as `loop.rounds.by_learner` and `loop.page.true_values`
@@ -22,8 +22,8 @@ def rewards(table: pd.DataFrame, title=None) -> Figure:
     shows the preference drift.
     """
     drifts = "drift" in table and table["drift"].nunique() > 1
-    ratios = {"height_ratios": [4, 1]} if drifts else {}
-    with figure(7.5, 4.8 if drifts else 4.0, 1 + drifts, sharex=True, squeeze=False, **ratios) as (fig, axes):
+    ratios, size = ([4, 1], 4.8) if drifts else ([1], 4.0)
+    with figure(7.5, size, len(ratios), sharex=True, squeeze=False, height_ratios=ratios) as (fig, axes):
         main, last = axes[0, 0], axes[-1, 0]
         names = table["learner"].unique()
         for name, colour in coloured(name for name in names if name not in _REFERENCES):
@@ -45,7 +45,7 @@ def rewards(table: pd.DataFrame, title=None) -> Figure:
     return fig
 
 
-def gate(table: pd.DataFrame, margin: float, title=None) -> Figure:
+def gate(table: pd.DataFrame, margin: float, title: str | None = None) -> Figure:
     """Draw the estimated difference of every candidate to the served policy, with the gate's margin in rating points.
 
     `table` has one row a candidate in order, with columns kind ("deployed", "held" or "refused"), difference, low and
@@ -67,7 +67,9 @@ def gate(table: pd.DataFrame, margin: float, title=None) -> Figure:
     return fig
 
 
-def guardrail(looks: pd.DataFrame, verdicts=None, margin=None, title=None) -> Figure:
+def guardrail(
+    looks: pd.DataFrame, verdicts: pd.DataFrame | None = None, margin: float | None = None, title: str | None = None
+) -> Figure:
     """Draw the difference between canary and predecessor that the guardrail observed, look by look.
 
     `looks` has columns decisions (of both versions so far), value, low and high: the difference of the newest to the
@@ -87,7 +89,7 @@ def guardrail(looks: pd.DataFrame, verdicts=None, margin=None, title=None) -> Fi
     return fig
 
 
-def propensities(table: pd.DataFrame, title=None) -> Figure:
+def propensities(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw the mean of 1 / (k p), whose expectation is 1, and the smallest propensity, of `loop.monitors.propensities`.
 
     Versions with an alarm are red.
@@ -109,7 +111,7 @@ def propensities(table: pd.DataFrame, title=None) -> Figure:
     return fig
 
 
-def drift(table: pd.DataFrame, title=None) -> Figure:
+def drift(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw mean reward, error of the served predictions and stability indices of `loop.monitors.drift`, by period.
 
     Bands are 95 % intervals, dotted lines the limits of an index without drift, crosses alarms.
@@ -137,7 +139,7 @@ def drift(table: pd.DataFrame, title=None) -> Figure:
     return fig
 
 
-def canary(visits: pd.DataFrame, title=None) -> Figure:
+def canary(visits: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw the users that the canary serves at each traffic split, and the mean reward of both versions.
 
     Each user counts once in the 95 % intervals of the mean: users are split between the versions, not visits. `visits`

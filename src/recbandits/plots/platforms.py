@@ -1,7 +1,9 @@
 """Pictures of platforms: names of resources, container images, and the trials of a study."""
 
 import re
+from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,12 +11,13 @@ from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from recbandits.checks import require
+from recbandits.config import Config
 from recbandits.plots.style import COLOURS, MARKERS, REFERENCE, bar_rows, coloured, figure, panels, reference_lines
 
 SETTINGS = ("project", "region", "prefix", "version")
 
 
-def resource_names(config) -> Figure:
+def resource_names(config: Config) -> Figure:
     """Show every resource name of a `Config` with a project, its parts in the colours of their settings."""
     names = {
         "bucket": config.bucket,
@@ -39,7 +42,7 @@ def resource_names(config) -> Figure:
     return fig
 
 
-def coloured_parts(config, name: str, colours: dict[str, str]) -> list[tuple[str, str]]:
+def coloured_parts(config: Config, name: str, colours: dict[str, str]) -> list[tuple[str, str]]:
     """Cut a name into (text, colour) pieces, one for each setting in it and one for the text between them."""
     by_value = {getattr(config, setting): colours[setting] for setting in SETTINGS}
     by_value[config.prefix.replace("-", "_")] = colours["prefix"]
@@ -48,7 +51,7 @@ def coloured_parts(config, name: str, colours: dict[str, str]) -> list[tuple[str
     return [(piece, by_value.get(piece, REFERENCE)) for piece in pieces if piece]
 
 
-def sizes(megabytes: pd.Series, total: float, title=None) -> Figure:
+def sizes(megabytes: pd.Series, total: float, title: str | None = None) -> Figure:
     """Draw the largest parts of a whole, megabytes by name of `total` megabytes, a bar each, the first on top."""
     with figure(7.5, 1.0 + 0.27 * len(megabytes)) as (fig, axes):
         bar_rows(axes, megabytes, [f"{value:,.0f} MB, {value / total:.0%}" for value in megabytes])
@@ -56,7 +59,7 @@ def sizes(megabytes: pd.Series, total: float, title=None) -> Figure:
     return fig
 
 
-def footprints(table: pd.DataFrame, title=None) -> Figure:
+def footprints(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw resources of programs, an axis per column (its name has the unit), a bar per row, the first on top."""
     with panels(8.5, 1.2 + 0.45 * len(table), table.shape[1], title) as (fig, axes):
         for axis, ((name, values), colour) in zip(axes, coloured(table.items()), strict=False):
@@ -66,7 +69,7 @@ def footprints(table: pd.DataFrame, title=None) -> Figure:
     return fig
 
 
-def rebuilds(table: pd.DataFrame, title=None) -> Figure:
+def rebuilds(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw which steps of a Dockerfile, rows of bool, are repeated after which change, a column each."""
     with figure(8.5, 1.1 + 0.26 * len(table)) as (fig, axes):
         axes.pcolormesh(table, cmap=ListedColormap(["#e2e8f0", COLOURS[1]]), vmin=0, vmax=1, ec="white", lw=2)
@@ -84,7 +87,13 @@ def rebuilds(table: pd.DataFrame, title=None) -> Figure:
 
 
 def trials(
-    study, trials, parameter, by=None, references=None, title=None, metric="mean reward [rating points]"
+    study: Any,
+    trials: Sequence,
+    parameter: str,
+    by: str | None = None,
+    references: Mapping[str, float] | None = None,
+    title: str | None = None,
+    metric: str = "mean reward [rating points]",
 ) -> Figure:
     """Draw the value of every trial over one parameter, with its interval; the best is ringed, failures are crosses.
 

@@ -1,6 +1,8 @@
 """Pictures of simulations: regret over time and in total, how far users agree, which items are shown."""
 
+from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,13 @@ _LABELS = {
 
 
 def curves(
-    runs, column="cumulative_regret", references=(), limits=None, title=None, unit="rating points", log=False
+    runs: pd.DataFrame,
+    column: str = "cumulative_regret",
+    references: Sequence[str] = (),
+    limits: Any = None,
+    title: str | None = None,
+    unit: str = "rating points",
+    log: bool = False,
 ) -> Figure:
     """Draw one measure over time, a line per agent with the 95 % interval over seeds as a band.
 
@@ -58,7 +66,14 @@ def curves(
     return fig
 
 
-def totals(runs, column="regret", references=(), title=None, unit="rating points", log=False) -> Figure:
+def totals(
+    runs: pd.DataFrame,
+    column: str = "regret",
+    references: Sequence[str] = (),
+    title: str | None = None,
+    unit: str = "rating points",
+    log: bool = False,
+) -> Figure:
     """Draw the mean over all interactions for each agent, best on top, with the 95 % interval over seeds.
 
     Arguments and errors are those of `curves`; `column` is regret, greedy_regret, reward or suboptimal, and a reference
@@ -95,7 +110,7 @@ def totals(runs, column="regret", references=(), title=None, unit="rating points
     return fig
 
 
-def disagreement(rewards: np.ndarray, titles) -> Figure:
+def disagreement(rewards: np.ndarray, titles: Any) -> Figure:
     """Draw the distribution over users of expected rewards [users, arms], and the share for whom an arm is best."""
     order = np.argsort(rewards.mean(axis=0))
     best = np.bincount(rewards.argmax(axis=1), minlength=rewards.shape[1]) / len(rewards)
@@ -114,7 +129,7 @@ def disagreement(rewards: np.ndarray, titles) -> Figure:
     return fig
 
 
-def exposure(actions, ratings: pd.Series, title=None) -> Figure:
+def exposure(actions: Mapping[str, np.ndarray], ratings: pd.Series, title: str | None = None) -> Figure:
     """Draw the share of the decisions that the most rated movies take, a line per policy with a dash of its own.
 
     `actions` map a label to the ids of the chosen movies, int [n], ValueError for none. `ratings` has the number of

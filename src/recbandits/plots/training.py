@@ -1,6 +1,8 @@
 """Pictures of training: where the time goes, how weights and gradients spread, the slotting transform."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,7 +25,7 @@ _POINTS = 60  # of a ridge
 _HEIGHT = 1.8  # of a ridge, in distances between them
 
 
-def step_times(steps, title=None) -> Figure:
+def step_times(steps: Mapping[str, pd.DataFrame], title: str | None = None) -> Figure:
     """Draw `Profile.steps` of each label, an axis each on a common scale, a bar per step made of its parts."""
     with panels(2.6 * len(steps) + 0.8, 3.2, len(steps), title) as (fig, axes):
         for panel, (label, table) in zip(axes, steps.items(), strict=True):
@@ -38,7 +40,7 @@ def step_times(steps, title=None) -> Figure:
     return fig
 
 
-def time_per_example(table: pd.DataFrame, title=None) -> Figure:
+def time_per_example(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Draw the time per example, a bar per way of training, the first on top.
 
     `table` is indexed by label, in microseconds; columns are parts of a bar, NaN for none.
@@ -56,7 +58,7 @@ def time_per_example(table: pd.DataFrame, title=None) -> Figure:
     return fig
 
 
-def elapsed(histories) -> Figure:
+def elapsed(histories: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw the time after each epoch; a compiled graph starts later and rises less.
 
     `histories` map a label to the DataFrame of `training.fit`, in pairs: a plain training, then the same compiled,
@@ -72,7 +74,7 @@ def elapsed(histories) -> Figure:
     return fig
 
 
-def operations(table: pd.DataFrame, most=8, title=None) -> Figure:
+def operations(table: pd.DataFrame, most: int = 8, title: str | None = None) -> Figure:
     """Draw times of `training.read_operations`, a bar for each of the longest and one for all the others."""
     bars, total = table["ms"].iloc[:most].copy(), table["ms"].sum()
     if len(table) > most:
@@ -92,17 +94,17 @@ class Histograms(NamedTuple):
     steps: np.ndarray
     buckets: list
 
-    def share_below(self, values) -> np.ndarray:
+    def share_below(self, values: Any) -> np.ndarray:
         """Share of each step's numbers at or below some values [m], float [n, m]; a bucket is spread over its width."""
         return np.stack([np.interp(values, edges, share) for edges, share in map(_cumulated, self.buckets)])
 
-    def percentiles(self, percentiles=PERCENTILES) -> np.ndarray:
+    def percentiles(self, percentiles: Sequence[float] = PERCENTILES) -> np.ndarray:
         """Values below which these percentages [m] of each step's numbers are, float [n, m]."""
         share = np.divide(percentiles, 100)
         return np.stack([np.interp(share, below, edges) for edges, below in map(_cumulated, self.buckets)])
 
 
-def read_histograms(directory) -> dict[str, Histograms]:
+def read_histograms(directory: str | Path) -> dict[str, Histograms]:
     """Read all histograms in a directory of TensorBoard event files of one training, with TensorBoard's own reader.
 
     Returns a dict from tag, such as "variables/head 1 kernel", to Histograms; ValueError if there is none.
@@ -117,12 +119,11 @@ def read_histograms(directory) -> dict[str, Histograms]:
         if files.SummaryMetadata(tag).plugin_data.plugin_name == "histograms":
             events = {event.step: tensor_util.make_ndarray(event.tensor_proto) for event in files.Tensors(tag)}
             histograms[tag] = Histograms(np.array(sorted(events)), [events[step] for step in sorted(events)])
-    if not histograms:
-        raise ValueError("directory must hold event files with histograms, found none")
+    style.require_content(histograms, "directory", "event file with histograms")
     return histograms
 
 
-def ridges(histograms, title=None) -> Figure:
+def ridges(histograms: Mapping[str, Histograms], title: str | None = None) -> Figure:
     """Draw histograms, by label, as ridge lines, the first step in the back.
 
     Ridges have equal areas, spikes are cut off. The range is that of the later half of the steps; a wider one before is
@@ -149,7 +150,7 @@ def ridges(histograms, title=None) -> Figure:
     return fig
 
 
-def bands(histograms, title=None) -> Figure:
+def bands(histograms: Mapping[str, Histograms], title: str | None = None) -> Figure:
     """Draw percentiles of histograms, by label, over the steps: the median, and bands that hold 38, 68 and 87 %.
 
     Of a normal distribution these are 0.5, 1 and 1.5 standard deviations around the mean.
@@ -165,7 +166,7 @@ def bands(histograms, title=None) -> Figure:
     return fig
 
 
-def slotting(observation, slate, reward) -> Figure:
+def slotting(observation: Any, slate: Any, reward: Any) -> Figure:
     """Draw the slotting transform: from the features that a policy sees of one user to those that its agent learns.
 
     A row is an item, a column one of its features, a colour its value. Each line leads from an item to its slot.

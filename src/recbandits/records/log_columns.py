@@ -29,8 +29,7 @@ REPORT_RULES = ("first", "last", "sum", "max")  # by which one reward is made of
 def as_text(values: Any, name: str = "") -> np.ndarray:
     """Return ids as text, an object array: text as it is, whole numbers as their text.
 
-    Raises:
-      ValueError: an id is missing, empty, or neither text nor a whole number, with its row.
+    ValueError with the row of an id that is missing, empty, or neither text nor a whole number.
     """
     ids = np.array([*values, None], dtype=object)[:-1]  # None: lists of equal length would become two dimensions
     if not (set(map(type, ids)) <= {str} and EVENT_ID.holds(ids).all()):
@@ -191,11 +190,7 @@ def _make_column(values: list) -> pd.Series:
 
 
 def write_contexts(context: pd.DataFrame) -> list[str]:
-    """Write rows of raw columns as JSON objects, with null for missing values.
-
-    Raises:
-      ValueError: a value that JSON does not have.
-    """
+    """Write rows of raw columns as JSON objects, null where missing; ValueError for a value that JSON does not have."""
     columns = [values.astype(object).where(values.notna(), None).tolist() for _, values in context.items()]
     rows = zip(*columns, strict=True) if columns else [()] * len(context)
     names, encode = context.columns.tolist(), json.JSONEncoder(ensure_ascii=False, default=_as_python).encode

@@ -41,12 +41,10 @@ class Record:
     def from_json(cls, text: str) -> Self:
         """Read the record that `to_json` wrote.
 
-        Raises:
-          ValueError: the text is not JSON, a field is missing or unknown, or a value is refused.
+        ValueError if the text is not JSON, a field is missing or unknown, or a value is refused.
         """
         values, known = json.loads(text), cls.fields
-        if not isinstance(values, dict):
-            raise ValueError(f"the JSON of {cls.__name__} must be an object, got {text}")
+        require(isinstance(values, dict), f"the JSON of {cls.__name__}", "an object", text)
         for name in sorted(values.keys() - known.keys()):
             raise ValueError(f"{cls.__name__} has no {name!r}, it has {', '.join(known)}")
         for name in sorted(known.keys() - values.keys() - vars(cls).keys()):

@@ -67,8 +67,7 @@ def to_table(records: Sequence[Record], kind: type[Record] | None = None) -> pa.
 def from_table(table: pa.Table | pd.DataFrame, kind: type[AnyRecord]) -> list[AnyRecord]:
     """Return the rows of a table as records; a missing value in a typed column of pandas is None where it may be.
 
-    Raises:
-      ValueError: as `convert_table`, or a row makes no record: its number, and the sentence of the record.
+    ValueError as of `convert_table`; or with the number of a row that makes no record, and the sentence of the record.
     """
     if isinstance(table, pd.DataFrame):
         _require_columns(table.columns, kind)

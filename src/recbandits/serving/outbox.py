@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -56,7 +56,15 @@ class Outbox:
         process has the spool. None for no spool.
     """
 
-    def __init__(self, open_sink, batch=500, seconds=0.5, seed=None, max_bytes=64_000_000, open_spool=None):
+    def __init__(
+        self,
+        open_sink: Callable,
+        batch: int = 500,
+        seconds: float = 0.5,
+        seed: int | None = None,
+        max_bytes: int = 64_000_000,
+        open_spool: Callable | None = None,
+    ):
         self._open_sink, self._batch, self._seconds = open_sink, batch, seconds
         self._random, self._max_bytes = random.Random(seed), max_bytes
         self._open_spool, self._spool, self._process = open_spool, None, None
@@ -237,7 +245,7 @@ class Outbox:
 class DirectLog:
     """Decisions that are kept before they are answered, by a sink on this machine, which gets `Interaction`s."""
 
-    def __init__(self, sink):
+    def __init__(self, sink: Any):
         self._sink, self._delivered, self._failed = sink, 0, 0
 
     def record(self, requests: Sequence[Sequence[Any]], when: datetime) -> list[bool]:

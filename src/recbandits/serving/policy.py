@@ -105,8 +105,7 @@ def read_titles(titles: pd.Series | Mapping[Any, str] | None) -> dict[str, str]:
 def load(directory: str | Path) -> ServedPolicy:
     """Read an exported policy at a path or a gs:// URI, after its seal was verified; one in a bucket has no `action`.
 
-    Raises:
-      ValueError: the directory is not an exported policy, or a damaged, incomplete, older or newer one.
+    ValueError if the directory is not an exported policy, or a damaged, incomplete, older or newer one.
     """
     with local_directory(directory) as local:
         settings, contents = _read(local)
@@ -179,5 +178,4 @@ def _check(observation, actions, features, arms):
         raise ValueError(f"arms must name the items of the {actions} actions, so that they can be served by ids")
     read = {name: part.shape[-1] for name, part in observation.items()} if per_arm else {GLOBAL: observation.shape[-1]}
     got = {name: shape[-1] for name, shape in features.spec(1).items() if per_arm or name != PER_ARM}
-    if got != read:
-        raise ValueError(f"features must be as many as the policy reads, {read}, got {got}")
+    checks.require(got == read, "features", f"as many as the policy reads, {read}", got)

@@ -127,7 +127,7 @@ class Instance(_Message):
 
 
 class Parameters(_Message):
-    """What holds for every instance that does not say otherwise."""
+    """Defaults of the instances."""
 
     candidates: _Candidates | None = None
     k: _Number = 1
@@ -157,7 +157,7 @@ class Request(_Message):
 
 
 class Prediction(BaseModel):
-    """What one instance gets."""
+    """The response to one instance."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -174,7 +174,7 @@ class Prediction(BaseModel):
 
 
 class Refusal(BaseModel):
-    """What an instance gets that is refused, where the parameters ask for it."""
+    """The response to an instance that is refused, where the parameters ask for it."""
 
     error: str = Field(description="what was wrong and what is expected, one sentence")
 
@@ -192,7 +192,7 @@ class Problem(BaseModel):
 
 
 class ReleaseDocument(_Message):
-    """Which versions answer, by percentages that add up to 100."""
+    """The versions that answer, with percentages that add up to 100."""
 
     shares: dict[str, int] = Field(examples=[{"0123456789abcdef": 90, "fedcba9876543210": 10}])
     previous: dict[str, int] | None = Field(None, description="to return to; the present shares if missing")
@@ -215,8 +215,8 @@ def openapi(health_route: str, predict_route: str) -> dict:
         responses = {"200": {"description": "Successful Response"} | shown}
         for status in refusals:
             responses[str(status)] = {"description": _REFUSALS[status]} | content(Problem)
-        asked = {"requestBody": content(body) | {"required": True}} if body else {}
-        return {"description": description, "operationId": name, **asked, "responses": responses}
+        request_body = {"requestBody": content(body) | {"required": True}} if body else {}
+        return {"description": description, "operationId": name, **request_body, "responses": responses}
 
     predict = "Recommend actions, one prediction for each instance."
     show, end = "Return the release and the shares before its last change.", "Serve nothing until the next release."

@@ -58,8 +58,8 @@ class PubSubSink:
         try:
             for part in _parts(messages):
                 # The client's own `publish` batches too, with a future for each message; this is the one below it.
-                asked = request(topic=self._topic, messages=part)
-                PublisherClient.publish(self._client, asked, retry=None, timeout=_PUBLISH_TIMEOUT)
+                message_batch = request(topic=self._topic, messages=part)
+                PublisherClient.publish(self._client, message_batch, retry=None, timeout=_PUBLISH_TIMEOUT)
         except InvalidArgument as error:
             raise ValueError(str(error)) from error
         except GoogleAPICallError:
@@ -100,7 +100,7 @@ class Spool:
 
     @property
     def has_events(self) -> bool:
-        """Whether there are events to be replayed; never in a forked process, to which the file does not belong."""
+        """True while there are events to be replayed, but not in a forked process: the file is not its own."""
         return self._position < self._size and self._process == os.getpid()
 
     def append(self, events: Sequence[Event]) -> bool:
@@ -173,8 +173,8 @@ def temporary_folder() -> Path:
     """Return a folder of this user, to which no other user can write, in the system's temporary folder."""
     folder = Path(tempfile.gettempdir(), f"recbandits-{os.geteuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise PermissionError(f"{folder} must be a directory to which this user alone can write")
     return folder
 

@@ -67,7 +67,7 @@ def model_card(settings: dict) -> str:
         *(summary.limits if summary else ()),
         "It knows items as they were when its features were computed.",
         *([] if settings["arms"] is None else ["It cannot recommend any other than its fixed items."]),
-        "Scores are predicted rewards. They are not calibrated for anybody whom the training data does not represent.",
+        "Scores are predicted rewards. They are not calibrated for users whom the training data does not represent.",
     ]
     sections = {
         f"# Model card: {summary.agent if summary else 'a bandit policy'}": _purpose(settings),
@@ -127,8 +127,8 @@ def _metrics(summary):
 
 
 def _use(settings):
-    asked = "policy.recommend({column: value, ...}, k=3)\n" if settings["scorer"] and settings["items"] else ""
     code = "from recbandits.serving.policy import load\n\npolicy = load(directory)  # the directory of this file\n"
+    code += "policy.recommend({column: value, ...}, k=3)\n" if settings["scorer"] and settings["items"] else ""
     served = "its signature `serving_default` takes observations and gives scores."
     more = f"\n\nAny TensorFlow Serving can run `saved_model.pb`: {served}" if settings["scorer"] else ""
-    return f"```python\n{code}{asked}```{more}"
+    return f"```python\n{code}```{more}"

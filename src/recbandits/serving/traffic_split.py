@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrafficSplit:
-    """How traffic is split between the deployed versions of a policy.
+    """Shares of the traffic of the deployed versions of a policy.
 
     Attributes:
       shares: dict from version to percentage, whole numbers from 0 to 100 that add up to 100.

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from recbandits.tf import tf
 
@@ -14,7 +16,7 @@ INTERVAL = 10.0  # seconds between two checkpoints of a run, each of which takes
 
 
 def open_checkpoints(
-    directory: str | Path, settings: dict, kind: str, name: str, writes: bool = True, **state
+    directory: str | Path, settings: dict, kind: str, name: str, writes: bool = True, **state: Any
 ) -> tf.train.CheckpointManager:
     """Open the checkpoints of a run in a directory of their own, and restore the run's state from the last one.
 
@@ -32,7 +34,7 @@ def open_checkpoints(
     return manager
 
 
-def compute_digest(arrays) -> str:
+def compute_digest(arrays: Iterable[np.ndarray]) -> str:
     """Compute the SHA-256 of arrays, in hexadecimal."""
     digest = hashlib.sha256()
     for array in arrays:
@@ -40,12 +42,12 @@ def compute_digest(arrays) -> str:
     return digest.hexdigest()
 
 
-def read_values(variables) -> list[np.ndarray]:
+def read_values(variables: Iterable[tf.Variable]) -> list[np.ndarray]:
     """Return the values of variables, such as those of an agent."""
     return [variable.numpy() for variable in variables]
 
 
-def assign_values(variables, values) -> None:
+def assign_values(variables: Iterable[tf.Variable], values: Iterable[np.ndarray]) -> None:
     """Assign values, arrays in the order of the variables."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)

@@ -28,8 +28,7 @@ PAIRS_PER_CALL = 1 << 17  # pairs of a context and an arm that a policy scores a
 def plan_stages(agent: TFAgent, epochs: int) -> dict[str, int]:
     """Plan the epochs of each stage of a training: "network", and "linear", one pass in the order of the log.
 
-    Raises:
-      ValueError: an agent that does not learn from logs, or several passes for a linear model.
+    ValueError for an agent that does not learn from logs, or several passes for a linear model.
     """
     model, reason = getattr(agent, "model", None), None
     if isinstance(model, EncodedLinearModel):

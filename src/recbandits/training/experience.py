@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from recbandits.tf import tf
 
@@ -39,7 +40,7 @@ def convert_examples(agent: TFAgent, examples: Examples | SlateExamples) -> Traj
     return make_trajectory({GLOBAL: context}, tf.zeros_like(reward, tf.int32), info, reward)
 
 
-def convert_decision(agent: TFAgent, observation, decision: PolicyStep, feedback) -> Trajectory:
+def convert_decision(agent: TFAgent, observation: Any, decision: PolicyStep, feedback: Any) -> Trajectory:
     """Make the experience [batch, 1, ...] of decisions, with those parts alone that the agent is trained on.
 
     Observation and feedback are nests [batch, ...], as the specs of the environment say. Where the action is a slate,

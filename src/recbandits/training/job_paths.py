@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from recbandits.checks import replacing
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -48,9 +50,8 @@ class JobPaths(NamedTuple):
     def write_users(self, users: "pd.DataFrame") -> None:
         """Write the raw columns of users beside the model."""
         if self.model is not None:
-            file = self.model.parent / _USERS / _TABLE
-            file.parent.mkdir(parents=True, exist_ok=True)
-            users.to_parquet(file)
+            with replacing(self.model.parent / _USERS / _TABLE) as draft:
+                users.to_parquet(draft)
 
     def describe(self) -> dict[str, str]:
         """Return for each directory its path, or the variable that would name it."""

@@ -1,6 +1,7 @@
 """Training on logged decisions: networks in several epochs, linear models in one pass."""
 
 from pathlib import Path
+from typing import Any
 
 from recbandits.tf import tf
 
@@ -115,7 +116,11 @@ def fit(
 
 
 def score_candidates(
-    model, features: RatingFeatures | None, user_ids: np.ndarray, candidates: np.ndarray, mask: np.ndarray | None = None
+    model: Any,
+    features: RatingFeatures | None,
+    user_ids: np.ndarray,
+    candidates: np.ndarray,
+    mask: np.ndarray | None = None,
 ) -> np.ndarray:
     """Predict the ratings float [n, k] of movies by ids of users and movies, minus infinity where the mask is False.
 
@@ -145,8 +150,7 @@ def _check_agent(agent, weights):
         raise ValueError("agent must be made for arms with features, as Specs describes them")
     if not agent.action_spec.shape.rank:
         return
-    if weights is not None:
-        raise ValueError(f"weights must be None for an agent that ranks, which weighs slots itself, got {weights!r}")
+    require(weights is None, "weights", "None for an agent that ranks, which weighs slots itself", weights)
     replicas = get_strategy_of(agent).num_replicas_in_sync
     if replicas > 1:  # its loss is divided by the sum of its weights, of which every replica would know a part
         raise ValueError(f"an agent that ranks must be made on one replica, it has {replicas}")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from recbandits.tf import tf
 
@@ -30,7 +31,7 @@ _STEPS_OF_A_PART = 10_000  # take about twice as long as tracing a graph
 
 def simulate(
     environment: SeededEnvironment,
-    agents,
+    agents: Any,
     steps: int,
     seeds: Iterable[int] = (0,),
     points: int = 50,

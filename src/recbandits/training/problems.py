@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from recbandits.agents.parameters import NAMES
 from recbandits.agents.ranking.parameters import RANKING_NAMES
-from recbandits.checks import PROBABILITY, Rule, check_fields, one_of, require_field, whole
+from recbandits.checks import FRACTION, PROBABILITY, Rule, check_fields, one_of, require_field, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ class Learn(Problem):
     batch_size: int = 512
 
     def __post_init__(self):
-        super().__post_init__(test_share=Rule("in (0, 1)", lambda share: 0 < share < 1))
+        super().__post_init__(test_share=FRACTION)
 
 
 def as_text(value: Any) -> str:

@@ -15,6 +15,7 @@ from tf_agents.trajectories import time_step as ts
 from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.models import rewards_by_slot
 from recbandits.agents.ranking.policy import SlatePolicy
+from recbandits.checks import require, require_whole
 from recbandits.environments.ranking import RankingEnvironment
 from recbandits.records.slate_log import SlateLog
 from recbandits.training.checkpoints import assign_values, read_values
@@ -140,7 +141,7 @@ def train_off_policy(
     Yields (seed, agents by label); the agents are those of this seed until the next one is requested. ValueErrors are
     those of `serve_slates`, when the first seed is requested.
     """
-    _check(environment, steps, "batch to learn from")
+    _check(environment, steps=steps)
     trained = {label: make_agent(agent, environment) for label, agent in agents.items()}
 
     def step(number, seed):
@@ -198,7 +199,7 @@ def _visit(environment, slates, seed, graph, policy=None):
 
     The result also has the `position` propensities of the slates; None without a `policy` that has a formula for them.
     """
-    _check(environment, slates, "slate to show")
+    _check(environment, slates=slates)
     environment.restart(seed)
     parts, positions = [], []
     for number in range(-(-slates // environment.batch_size)):
@@ -225,11 +226,9 @@ def _make_event_ids(seed, slates):
     return np.array([f"{seed}-{number}" for number in range(slates)], dtype=object)
 
 
-def _check(environment, number, unit):
-    if not isinstance(environment, RankingEnvironment):
-        raise ValueError(f"environment must be a RankingEnvironment, got {type(environment).__name__}")
-    if number < 1:
-        raise ValueError(f"there must be at least one {unit}, got {number}")
+def _check(environment, **numbers):
+    require(isinstance(environment, RankingEnvironment), "environment", "a RankingEnvironment", environment)
+    require_whole(**numbers)
 
 
 def _clip(probability):

@@ -13,7 +13,7 @@ def test_users_get_what_they_like(endpoint, users):
     assert table["version"].unique().tolist() == list(endpoint.traffic_split)
 
 
-def test_options_are_told_for_every_user():
+def test_options_are_listed_for_every_user():
     first, second = instances_of(pd.DataFrame({"plan": ["free", "full"], "hour": [7, 21]}, [1, "b"]), k=3)
     assert first == {"user_id": "1", "context": {"plan": "free", "hour": 7}, "k": 3}
     assert second == {"user_id": "b", "context": {"plan": "full", "hour": 21}, "k": 3}

@@ -53,7 +53,7 @@ def test_what_was_sent_has_arrived_and_what_did_not_is_seen(jobs):
     table = received(record, sent)
     assert table["arrived"].tolist() == [True]
     assert float(table.loc["alpha", "received"]) == sent["alpha"]
-    deaf = received(record._replace(own={"parameters": {"alpha": 1.0}}), sent | {"nobody_reads_this": 3})
+    deaf = received(record._replace(own={"parameters": {"alpha": 1.0}}), sent | {"unread": 3})
     assert deaf["arrived"].tolist() == [False, False]
     assert deaf["received"].tolist() == ["1.0", ""]
 

@@ -1,5 +1,7 @@
 """A TF-Agents policy that fills slates by the scores of the items, with exact propensities."""
 
+from typing import Any
+
 from recbandits.tf import tf
 
 import numpy as np
@@ -29,11 +31,11 @@ class SlatePolicy(ScoringPolicy):
         self,
         time_step_spec: types.TimeStep,
         action_spec: types.BoundedTensorSpec,
-        *arguments,
+        *arguments: Any,
         temperature: float = 1.0,
         penalty: float = 0.0,
         greedy: bool = False,
-        **options,
+        **options: Any,
     ):
         self._slots, self._temperature, self._penalty, self._greedy = action_spec.shape[0], temperature, penalty, greedy
         super().__init__(time_step_spec, action_spec, *arguments, **options)

@@ -21,8 +21,7 @@ _TIMEOUT = 1800  # seconds until a removal must have ended
 def clean_up(config: Config, dry_run: bool = True) -> list[Outcome]:
     """Remove what is ours, or say what would be; what uses something else goes before it.
 
-    Raises:
-      PlatformError: something could not be listed or removed; what is left is found by the next call.
+    PlatformError if something could not be listed or removed; what is left is found by the next call.
     """
     outcomes = []
     for list_resources in (_alerts, _functions, _runs, _vertex_ai, _messages, _data, _accounts):

@@ -1,4 +1,4 @@
-"""What all services share: the SDK set up, labels, files in the bucket, patience with a new project, one kind of error.
+"""Helpers of all services: the SDK set up, labels, files in the bucket, retries in a new project, one kind of error.
 
 Files are read by `recbandits.serving.manifest`, where no object's path leaves the folder.
 """

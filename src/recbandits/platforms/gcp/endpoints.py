@@ -31,10 +31,8 @@ class GcpEndpoints(Service):
         """See `Endpoints.create`; decisions of what is deployed from here are logged, and the account may publish them.
 
         An endpoint that is there stays as it is: where it is not sticky, Vertex AI draws a version for each request.
-
-        Raises:
-          ValueError: a name that Vertex AI would refuse.
-          PlatformError: the endpoint splits requests, or Vertex AI refused.
+        ValueError for a name that Vertex AI would refuse; PlatformError if the endpoint splits requests, or Vertex AI
+        refuses.
         """
         name, config = self._name(name), self._config
         kind, labels = vertex(config).Endpoint, config.labels | (_STICKY if sticky else {})

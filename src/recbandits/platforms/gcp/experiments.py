@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.platforms.gcp.cloud import STATES, Service, explained, has_labels, vertex
 from recbandits.platforms.protocol import PlatformError
@@ -97,6 +98,5 @@ def tensorboards(config: Config) -> list[Any]:
 def _plain(kind, values, types, expected):
     """Return texts, and numbers of Python, which alone the SDK takes."""
     for name, value in values.items():
-        if not isinstance(value, types):
-            raise ValueError(f"{kind} {name!r} must be {expected}, got {value!r}")
+        require(isinstance(value, types), f"{kind} {name!r}", expected, value)
     return {name: value if isinstance(value, str) else float(value) for name, value in values.items()}

@@ -20,13 +20,12 @@ from google.api_core.exceptions import NotFound
 
 from recbandits.checks import require
 from recbandits.config import SETTINGS
-from recbandits.platforms.functions import EVENT, TOPIC, Function
+from recbandits.platforms.functions import EVENT, TOPIC, Function, next_time
 from recbandits.platforms.gcp.cloud import Service, client, explained, have, keep, location, mark, patiently, rest
 from recbandits.platforms.gcp.messages import GcpMessages
 from recbandits.platforms.gcp.project import by_rest, grant
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.protocol import PlatformError
-from recbandits.platforms.schedules import next_time
 
 _TIMEOUT = 1200  # seconds until a function must be there
 _CONCURRENCY = 200  # calls that an instance takes at once: while one batch is merged, the next one gathers
@@ -138,7 +137,7 @@ class GcpSchedules(Service):
 
         Args:
           name: at most 63 lower-case letters, digits and single hyphens.
-          cron: when, in UTC; see `platforms.schedules`.
+          cron: when, in UTC; see `platforms.functions.next_time`.
           target: full name of a topic as `platform.messages.topic` gives it, or the address of an HTTP function, which
             gets a POST as its own account.
           payload: dict that JSON can say: the data of each message, or the body.
@@ -183,11 +182,8 @@ class GcpSchedules(Service):
 def pack(source: Path) -> bytes:
     """Pack a directory with `main.py`, and `requirements.txt` that names a distribution on each line, without version.
 
-    Returns:
-      bytes of a zip that depend on the files' names and contents and on the installed versions alone.
-
-    Raises:
-      PlatformError: there are no requirements, or one of them is not installed here.
+    The bytes of the zip depend on the files' names and contents and on the installed versions alone. PlatformError if
+    there are no requirements, or one of them is not installed here.
     """
     package = Path(__file__).parents[2]
     roots = {source: source, package: package.parent}

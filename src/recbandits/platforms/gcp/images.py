@@ -20,13 +20,10 @@ class GcpImages(Service):
     """The images of a checkout, which is looked for from the working directory upwards."""
 
     def build(self, name: str) -> str:
-        """Have Cloud Build make an image, such as "train", and wait for it.
+        """Have Cloud Build make an image, such as "train", wait for it, and return its URI.
 
-        Returns:
-          Its URI with the digest in place of the tag, which names this very build for good.
-
-        Raises:
-          PlatformError: there is no such image, or Google Cloud refused.
+        It has the digest in place of the tag, and names this build permanently. PlatformError if there is no such
+        image, or Google Cloud refuses.
         """
         from google.cloud.devtools.cloudbuild_v1 import CloudBuildClient
 
@@ -54,9 +51,7 @@ class GcpImages(Service):
 
         Jobs, models and caches remember an image by this name: under its tag they would take a corrected image for the
         faulty one. The REST API is asked because a function that starts pipelines has no client of Artifact Registry.
-
-        Raises:
-          PlatformError: the image has not been built, or Google Cloud refused.
+        PlatformError if the image has not been built, or Google Cloud refuses.
         """
         full = self._config.image(name)
         uri, _, tag = full.rpartition(":")

@@ -41,9 +41,8 @@ class GcpJobs(Service):
     def tune(self, study: Study) -> list[Trial]:
         """See `Jobs.tune`. A study that was started is waited for; Vertex AI starts no trial of one that has ended.
 
-        Raises:
-          PlatformError: the name belongs to a job, the study was started with other settings, Vertex AI refused, or the
-            study failed; trials that have ended can be listed all the same.
+        PlatformError if the name belongs to a job, the study was started with other settings, Vertex AI refuses, or the
+        study failed; trials that have ended can be listed all the same.
         """
         name = study.job.name
         if self._find("job", name):

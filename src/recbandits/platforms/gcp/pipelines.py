@@ -1,8 +1,8 @@
 """Compiled pipelines on Vertex AI Pipelines: `aiplatform.PipelineJob`.
 
-Vertex AI has no lock, but one job for each id, for good. So the jobs of a pipeline are numbered: of all processes that
-see that none is running, and ask for the next number, one gets it. The name of the run is a label, because a run that
-failed has another job when it is run again.
+Vertex AI has no lock, but one job for each id, permanently. So the jobs of a pipeline are numbered: of all processes
+that see that none is running, and ask for the next number, one gets it. The name of the run is a label, because a run
+that failed has another job when it is run again.
 """
 
 import json

@@ -45,8 +45,7 @@ ACTORS = {"train": ("train", "function"), "serve": ("train",)}  # who starts wha
 def set_up(config: Config) -> list[Outcome]:
     """Make what a project lacks; a second call finds everything in place.
 
-    Raises:
-      PlatformError: Google Cloud refused, or the bucket belongs to another project.
+    PlatformError if Google Cloud refuses, or the bucket belongs to another project.
     """
     from google.cloud.resourcemanager_v3 import ProjectsClient
     from google.cloud.service_usage_v1 import ServiceUsageClient

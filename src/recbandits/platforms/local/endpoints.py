@@ -162,7 +162,7 @@ class LocalEndpoint(Endpoint):
         return read_metrics(self._send("GET", "/metrics")[1].decode())
 
     def logs(self) -> str:
-        """See `Endpoint.logs`."""
+        """Return all that the server has printed."""
         return self.unit.log()
 
     def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> versions.Answered:

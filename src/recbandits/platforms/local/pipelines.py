@@ -119,7 +119,7 @@ def _read(template):
 
 
 def _sentence(error, log):
-    """Which step failed, and with which last words in this attempt."""
+    """Name the step that failed, with the last line that it printed in this attempt."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", error)
     step = re.search(r"Inner task failed: '?([\w-]+)", plain)
     attempt = log.rpartition("Running pipeline")[2]

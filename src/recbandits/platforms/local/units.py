@@ -98,12 +98,12 @@ class Unit:
 
     @property
     def run(self) -> dict:
-        """What `run.json` has of the last start; empty before the first."""
+        """The content of `run.json`, of the last start; empty before the first."""
         return read_json(self.directory / "run.json") or {}
 
     @property
     def running(self) -> bool:
-        """Whether the last start has not ended: the lock is held, or one of its processes lives."""
+        """True until the last start has ended: the lock is held, or one of its processes lives."""
         return bool(self.run) and self._end() is None and (is_held(self.directory) or self._lives())
 
     def status(self) -> Status:
