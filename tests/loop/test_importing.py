@@ -111,7 +111,7 @@ def test_an_invalid_log_is_refused_with_the_name_of_the_file(log, tmp_path):
 
 def test_a_log_without_decisions_or_with_an_invalid_row_is_refused(log):
     interactions, rewards = log
-    with pytest.raises(ValueError, match="log must have at least one decision, got none"):
+    with pytest.raises(ValueError, match="log must be of at least one decision, got 'none'"):
         import_log(LocalWarehouse(), interactions.slice(0, 0), rewards)
     broken = interactions.set_column(7, "propensity", [[0.0] * 2000])
     with pytest.raises(ValueError, match="row 0: propensity must be"):

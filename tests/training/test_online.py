@@ -203,7 +203,7 @@ def test_checkpoints_of_another_simulation_are_refused_and_kept(tmp_path):
         ({"seeds": [0, 0]}, r"at least one and all different, got \[0, 0\]"),
         ({"agents": {"..": LinUCB()}}, "labels must differ in their letters and digits, got .."),
         ({"agents": {"a b": LinUCB(), "a-b": LinTS()}}, "labels must differ in their letters and digits, got a b, a-b"),
-        ({"environment": "movielens"}, "environment must be one of recbandits, got str"),
+        ({"environment": "movielens"}, "environment must be one of recbandits, got 'movielens'"),
         ({"agents": make_agent("linucb", environment()), "seeds": [0, 1]}, "an agent itself runs one seed"),
     ],
 )

@@ -48,8 +48,7 @@ def import_log(warehouse: Warehouse, interactions: pa.Table, rewards: pa.Table) 
     the first decision, and just after the last one). ValueError for no decision, or a row that makes no record.
     """
     decisions, reports = (from_table(interactions, Interaction), from_table(rewards, Reward))
-    if not decisions:
-        raise ValueError("log must have at least one decision, got none")
+    require(len(decisions) > 0, "log", "of at least one decision", "none")
     times = [decision.time for decision in decisions]
     return {
         "decisions": len(decisions),

@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 
 from recbandits import checks
-from recbandits.checks import require
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.records import REPORT_RULES, Interaction, Verdict, arrow_schema
 from recbandits.records.fields import TIME
@@ -110,7 +109,7 @@ class Warehouse(ABC):
         """
         groups = defaultdict(list)
         for record in records:
-            require(type(record) in sql.TABLES, "records", "Interaction, Reward, Verdict or Quarantined", record)
+            checks.require(type(record) in sql.TABLES, "records", "Interaction, Reward, Verdict or Quarantined", record)
             groups[sql.TABLES[type(record)]].append(record)
         return self._merge(groups) if groups else 0
 

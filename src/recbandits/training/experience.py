@@ -69,8 +69,7 @@ def check_examples(agent: TFAgent, name: str, examples: Examples | SlateExamples
     """
     features, slots = agent.time_step_spec.observation, tuple(agent.action_spec.shape)
     kind, task = (SlateExamples, "ranks") if slots else (Examples, "chooses one arm")
-    if not isinstance(examples, kind):
-        raise ValueError(f"{name} must be {kind.__name__} for an agent that {task}, got {type(examples).__name__}")
+    require(isinstance(examples, kind), name, f"{kind.__name__} for an agent that {task}", type(examples).__name__)
     rows = len(examples.context)
     require(rows > 0, name, "of at least one row", rows)
     # events of another type would be rounded beside those that the agent keeps

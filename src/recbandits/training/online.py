@@ -67,8 +67,7 @@ def simulate(
       `policy` before the agent learns from the batch; regret minus greedy_regret is the exploration cost. The EXP3
       mixture, which has one policy for both, has the same regret twice.
     """
-    if not isinstance(environment, SeededEnvironment):
-        raise ValueError(f"environment must be one of recbandits, got {type(environment).__name__}")
+    require(isinstance(environment, SeededEnvironment), "environment", "one of recbandits", environment)
     if not isinstance(agents, Mapping):
         agents = {_default_label(agents): agents}
     seeds = list(seeds) if isinstance(seeds, Iterable) else seeds
