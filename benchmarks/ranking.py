@@ -63,7 +63,8 @@ def row(batch_size, num_items, num_slots, policy, loops, rounds=ROUNDS):
         rates.append(measure_gemm())
         tracing.append(seconds(environment, parameters, 1))
         speeds.append([loops / (seconds(environment, parameters, loops + 1) - tracing[-1]), run_peer()])
-    description = {"batch": batch_size, "items": num_items, "slots": num_slots, "policy": policy}
+    description = {"batch": batch_size, "items": f"{num_items:,}", "slots": num_slots}
+    description["policy"] = policy.replace("_", " ")
     share = np.median(np.array(speeds)[:, 0] / rates) * count_operations(network, batch_size, num_items, num_slots)
     return description | as_text(tracing, *np.array(speeds).T) | {"share of the bound": as_share(share)}
 

@@ -157,7 +157,7 @@ def draw(simulation, evaluation, answers):
             ax.set(xlabel=varied, ylabel="time per interaction [µs]")
         axes[1, 0].plot(evaluation["decisions"], evaluation["seconds"], "o-")
         axes[1, 0].set(xlabel="logged decisions", ylabel="off-policy evaluation [s]")
-        axes[1, 1].plot(answers["candidates"], answers["all"], "o-", label="all candidates")
+        axes[1, 1].plot(answers["candidates"], answers["all"], "^-", color=COLOURS[2], label="all candidates")
         both = answers["retrieval"] + answers["then the policy"]
         axes[1, 1].plot(answers["candidates"], both, "s--", color=COLOURS[1], label=f"{RETRIEVED} retrieved")
         axes[1, 1].set(xlabel="items in the catalogue", ylabel="time of an answer [ms]")
