@@ -14,6 +14,7 @@ from recbandits.loop.settings import Gate
 from recbandits.records import Log
 from recbandits.serving.served import ServedPolicy
 
+_FOLDS = 5  # of users, who are at least `sequential.FEWEST_GROUPS`
 _ROUNDING = 1e-7  # of probabilities that were computed in float32
 _UNLOGGED = 0.05  # share of a policy's decisions that may be missing from the log
 
@@ -105,7 +106,7 @@ def judge_log(log: Log, candidate: ServedPolicy, serving: ServedPolicy, gate: Ga
         return _held(f"the held-out decisions must be worth as much as those {needed}, got {users:.1f}", **facts)
     try:
         scores = [_scores(policy, log) for policy in (candidate, serving)]
-        q = cross_fit(log, np.stack(scores, axis=2), LinearRegression(), folds=sequential.FEWEST_GROUPS)
+        q = cross_fit(log, np.stack(scores, axis=2), LinearRegression(), folds=_FOLDS)
         values = [
             estimates(log, policy.exploration.probabilities(score, log.mask), q, names=[gate.estimator])[gate.estimator]
             for policy, score in zip((candidate, serving), scores, strict=True)

@@ -34,10 +34,8 @@ class LocalPipelines:
         text, pipeline = _read(template)
         unit = self._unit(name)
         request = {"pipeline": pipeline, "template": text, "parameters": json.loads(json.dumps(parameters or {}))}
-        with (
-            one_sentence(unit.label, "started"),
-            held(private(self._root), _PATIENCE) as lock,
-        ):  # between looking for a run and starting one
+        # held between looking for a run and starting one
+        with one_sentence(unit.label, "started"), held(private(self._root), _PATIENCE) as lock:
             if lock is None:
                 raise PlatformError(f"pipeline run {name} must wait: another process starts one")
             if (other := self.running(pipeline)) not in (None, name):
