@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -177,6 +178,18 @@ def write_text(path: str | os.PathLike, text: str) -> Path:
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the files of a directory one by one, without their modes and times, and the folders that they need.
+
+    A draft must be removable though its source is read-only. A bucket that is mounted as a directory refuses modes and
+    times, and cannot rename a folder with files.
+    """
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def flush(path: Path) -> None:

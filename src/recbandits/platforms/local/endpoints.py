@@ -126,8 +126,8 @@ class LocalEndpoint(Endpoint):
             intact = False
         if not intact:
             with checks.replacing(copy) as draft:
-                shutil.copytree(policy, draft)
-                for path in (draft, *draft.rglob("*")):  # a policy may be read-only
+                checks.copy_files(Path(policy), draft)
+                for path in (draft, *draft.rglob("*")):
                     path.chmod(0o700 if path.is_dir() else 0o600)
         try:
             self._write(release, state)
