@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+EXPECTED = "must be readable and writable by this user"  # of a file
 FEWEST = 20  # rare values that an interval needs; with them it covers the truth in 93 % of samples or more
 
 
@@ -190,6 +191,12 @@ def copy_files(source: Path, target: Path) -> None:
         copy = target / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
+
+
+def reason(error: Exception) -> str:
+    """Return why a file is not read or written, with what is expected of one that belongs to another user."""
+    text = getattr(error, "strerror", None)
+    return f"{text}: it {EXPECTED}" if text and isinstance(error, PermissionError) else text or str(error)
 
 
 def flush(path: Path) -> None:

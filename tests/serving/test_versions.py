@@ -10,6 +10,7 @@ from recbandits.serving.predictor import BanditPredictor
 from recbandits.serving.schemas import Instance, Parameters
 from recbandits.serving.traffic_split import TrafficSplit
 from tests import waiting
+from tests.forks import run_unprivileged
 from tests.recorder import Recorder
 
 
@@ -93,6 +94,22 @@ def test_a_release_that_cannot_be_read_is_refused(release):
     (directory / "release.json").symlink_to("/proc/self/mem")
     with pytest.raises(ValueError, match=r"release\.json cannot be read: "):
         versions.find(directory)
+
+
+@pytest.mark.parametrize(("folder", "mode"), [("", 0o111), ("policies", 0)])
+def test_a_folder_of_another_user_is_refused_with_what_is_expected_of_it(release, open_folder, folder, mode):
+    """Its files may be found, but not listed, or neither."""
+    directory, names = release[0].rename(open_folder / "release"), release[1]
+    (directory / "release.json").unlink()
+    (directory / folder).chmod(mode)
+
+    def find():
+        with pytest.raises(ValueError, match=f"^{directory}.* cannot be read: Permission denied: it must be readable"):
+            versions.serve(directory, TrafficSplit({names[0]: 100}), {}) if folder else versions.find(directory)
+        return "refused"
+
+    assert run_unprivileged(find) == "refused"
+    (directory / folder).chmod(0o700)
 
 
 def test_a_policy_under_the_name_of_another_is_refused(release):

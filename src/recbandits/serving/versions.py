@@ -4,6 +4,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +61,7 @@ def find(uri: str | Path | None) -> Served | None:
         return None
     if (release := read(uri)) is not None:
         return serve(uri, release, {})
-    with local_directory(uri) as directory:
+    with _directory(uri) as directory:
         if not directory.is_dir():
             raise ValueError(f"there is nothing at {uri}")
         names = [path.name for path in directory.iterdir() if not path.name.startswith(".")]  # but for drafts
@@ -76,7 +77,7 @@ def read(uri: str | Path) -> TrafficSplit | None:
         content = read_bytes(f"{uri}/{FILE}")
         return None if content is None else TrafficSplit.of(json.loads(content))
     except (ValueError, RecursionError, OSError) as error:
-        raise ValueError(f"{FILE} cannot be read: {error}") from error
+        raise ValueError(f"{uri}/{FILE} cannot be read: {checks.reason(error)}") from error
 
 
 def serve(uri: str | Path, release: TrafficSplit, loaded: Mapping[str, ServedPolicy]) -> Served:
@@ -84,10 +85,20 @@ def serve(uri: str | Path, release: TrafficSplit, loaded: Mapping[str, ServedPol
     return Served(release, {version: loaded.get(version) or _load(uri, version) for version in release.shares})
 
 
+@contextmanager
+def _directory(uri):
+    """Yield a directory as `local_directory` does; a ValueError says why it is not read."""
+    try:
+        with local_directory(uri) as directory:
+            yield directory
+    except OSError as error:
+        raise ValueError(f"{uri} cannot be read: {checks.reason(error)}") from error
+
+
 def _load(uri, version):
     if not re.fullmatch("[0-9a-f]{16}", version):
         raise ValueError(f"version must be 16 hexadecimal digits, got {version!r:.100}")
-    with local_directory(f"{uri}/{POLICIES}/{version}") as directory:
+    with _directory(f"{uri}/{POLICIES}/{version}") as directory:
         if not directory.is_dir():
             raise ValueError(f"version {version} is not there: {POLICIES}/ has no directory of that name")
         loaded = policy.load(directory)
