@@ -70,7 +70,7 @@ def test_clean_up_ends_what_runs_and_removes_what_was_made_meanwhile(platform, t
 def test_artifacts_that_cannot_hold_a_directory_are_refused(tmp_path):
     (tmp_path / "notes").write_text("a file")
     platform = LocalPlatform(Config(artifacts=str(tmp_path / "notes")))
-    with pytest.raises(PlatformError, match=r"^directory data could not be created: Not a directory$"):
+    with pytest.raises(PlatformError, match=r"^directory data could not be created: /.*/notes/data: Not a directory$"):
         platform.create()
 
 

@@ -151,7 +151,9 @@ def test_a_function_without_a_topic_is_refused_in_a_sentence(deployment, tmp_pat
 def test_a_file_in_the_way_of_a_function_is_a_sentence(deployment, tmp_path):
     (tmp_path / "main.py").touch()
     (deployment.platform.config.artifacts_dir / "functions" / "blocked").write_text("mine")
-    with pytest.raises(PlatformError, match=r"^function blocked could not be deployed: (Not a directory|File exists)"):
+    with pytest.raises(
+        PlatformError, match=r"^function blocked could not be deployed: .*: (Not a directory|File exists)"
+    ):
         deployment.functions.deploy(Function("blocked", tmp_path, "f", deployment.topic))
 
 

@@ -287,7 +287,7 @@ def test_files_are_for_their_owner_alone_under_every_umask(unit, mask):
 
 def test_a_directory_that_cannot_be_written_is_refused_with_a_message(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(PlatformError, match=r"unit a could not be started: (Not a directory|File exists)"):
+    with pytest.raises(PlatformError, match=r"unit a could not be started: /.*: (Not a directory|File exists)"):
         Unit(tmp_path / "file" / "unit", "unit a").start(SLEEP)
 
 

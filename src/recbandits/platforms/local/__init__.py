@@ -5,13 +5,12 @@ at clean-up.
 """
 
 import os
-import shutil
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
 from recbandits.config import Config
-from recbandits.platforms.local.files import one_sentence
+from recbandits.platforms.local.files import one_sentence, remove
 from recbandits.platforms.protocol import Outcome, PlatformError
 
 DIRECTORIES = ("data", "runs", "policies", "metrics")  # of every project; the others are made when they are needed
@@ -67,7 +66,7 @@ class LocalPlatform:
             with one_sentence(f"directory {name}", "removed"):
                 for unit in units_below(self._path(name)):
                     unit.stop()
-                shutil.rmtree(self._path(name))
+                remove(self._path(name))
         return [Outcome("directory", name, "would be removed" if dry_run else "removed") for name in names]
 
     def share(self, directory: Path) -> str:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import socket
 import sys
 from http.client import HTTPConnection, HTTPException
@@ -19,7 +18,7 @@ from recbandits import checks
 from recbandits.config import Config
 from recbandits.platforms.endpoints import Endpoint, in_context, with_version
 from recbandits.platforms.jobs import check_name
-from recbandits.platforms.local.files import held, one_sentence, private, write_json
+from recbandits.platforms.local.files import held, one_sentence, private, remove, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
@@ -111,7 +110,7 @@ class LocalEndpoint(Endpoint):
         release, _ = self._read()
         self._ask("PUT" if release else "DELETE", "/release", release and vars(release))
         for draft in (*self._storage.glob(".*"), *self._storage.glob(f"{versions.POLICIES}/.*")):
-            shutil.rmtree(draft)
+            remove(draft)
 
     @in_context
     def deploy(self, policy: str | Path, traffic_percentage: int = 100) -> str:
@@ -133,7 +132,7 @@ class LocalEndpoint(Endpoint):
             self._write(release, state)
         except (PlatformError, OSError):
             if new:
-                shutil.rmtree(copy)
+                remove(copy)
             raise
         return version
 
@@ -176,7 +175,7 @@ class LocalEndpoint(Endpoint):
         if path := socket_of(self.directory):
             path.unlink(missing_ok=True)
         if self.directory.exists():
-            shutil.rmtree(self.directory)
+            remove(self.directory)
 
     @contextlib.contextmanager
     def _context(self):
@@ -188,7 +187,10 @@ class LocalEndpoint(Endpoint):
             yield
 
     def _read(self):
-        return versions.read(self._storage), None
+        try:
+            return versions.read(self._storage), None
+        except ValueError as error:
+            raise PlatformError(f"endpoint {self.name}: {error}") from error
 
     def _write(self, release, _):
         """Have the server take a release that is written, and give it the name by which its next start finds it."""
@@ -202,7 +204,7 @@ class LocalEndpoint(Endpoint):
         else:
             self._ask("DELETE", "/release")
             (self._storage / versions.FILE).unlink()
-        shutil.rmtree(self._storage / versions.POLICIES / version)
+        remove(self._storage / versions.POLICIES / version)
 
     def _ask(self, method, path, body=None):
         status, answer = self._send(method, path, None if body is None else json.dumps(body))

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,8 @@ def held(directory: Path, patience: float = _GLANCE) -> Iterator[int | None]:
 
     Where another process still holds it after so many seconds, None is yielded.
     """
-    lock, deadline = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600), time.monotonic() + patience
+    with one_sentence("lock", "taken"):
+        lock, deadline = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600), time.monotonic() + patience
     try:
         while not (taken := _take(lock, fcntl.LOCK_EX)) and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -42,11 +44,29 @@ def held(directory: Path, patience: float = _GLANCE) -> Iterator[int | None]:
 
 def is_held(directory: Path) -> bool:
     """Return whether a process holds the lock of a directory."""
-    try:
-        with open(directory / "lock") as lock:
-            return not _take(lock.fileno(), fcntl.LOCK_SH)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    with one_sentence("lock", "read"):
+        try:
+            with open(directory / "lock") as lock:
+                return not _take(lock.fileno(), fcntl.LOCK_SH)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+
+def names_with(directory: Path, *files: str) -> list[str]:
+    """Return the names of the folders of a directory that have one of some files, in order.
+
+    A folder that this user cannot search may have one: it is named as well, so that what it holds can be asked for.
+    """
+    with one_sentence(f"directory {directory.name}", "read"):
+        try:
+            folders = [path for path in sorted(directory.iterdir()) if path.is_dir()]
+        except FileNotFoundError:
+            return []
+        return [
+            each.name
+            for each in folders
+            if not os.access(each, os.X_OK) or any((each / name).exists() for name in files)
+        ]
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -63,7 +83,17 @@ def read_json(file: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError, OSError) as error:  # copied in part, or of another user
-        raise PlatformError(f"{file} cannot be read: {error}") from error
+        raise PlatformError(f"{file} cannot be read: {checks.reason(error)}") from error
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory with its content; an OSError has the whole path of what cannot be removed."""
+
+    def refuse(_, path, details):
+        details[1].filename = path  # Python 3.11 has the last part of it
+        raise details[1]
+
+    shutil.rmtree(directory, onerror=refuse)
 
 
 @contextlib.contextmanager
@@ -72,7 +102,8 @@ def one_sentence(label: str, action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise PlatformError(f"{label} could not be {action}: {error.strerror or error}") from error
+        path = f"{error.filename}: " if error.filename else ""
+        raise PlatformError(f"{label} could not be {action}: {path}{checks.reason(error)}") from error
 
 
 def require_local(directory: Path, shared_memory: Path = _SHARED_MEMORY) -> None:

@@ -17,7 +17,6 @@ number is read from a file.
 import contextlib
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +29,16 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from recbandits.platforms.local.files import held, is_held, one_sentence, private, read_json, require_local, write_json
+from recbandits.platforms.local.files import (
+    held,
+    is_held,
+    one_sentence,
+    private,
+    read_json,
+    remove,
+    require_local,
+    write_json,
+)
 from recbandits.platforms.local.forkserver import VARIABLE, Forkserver, get_forkserver, spawn
 from recbandits.platforms.protocol import PlatformError
 
@@ -89,7 +97,7 @@ class Unit:
                 if lock is None or not self._is_due(request, finished):
                     return False
                 for path in (self.directory / name for name in stale):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                    remove(path) if path.is_dir() else path.unlink(missing_ok=True)
                 run = {"command": list(command), "restart": restart, "request": request, "label": self.label}
                 run |= {"name": secrets.token_hex(16), "started": datetime.now(UTC).isoformat()}
                 write_json(self.directory / "run.json", run | {"variables": variables or {}})
@@ -177,7 +185,8 @@ class Unit:
     def log(self) -> str:
         """Return all that was printed so far."""
         file = self.directory / "log.txt"
-        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        with one_sentence(self.label, "read"):
+            return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
     def execute(self, lock: int, fork: Callable[[Sequence[str]], psutil.Process] | None = None) -> None:
         """Run the command to its end, as its runner: by `fork`, which returns its process, or else by executing it.
