@@ -62,8 +62,6 @@ def find(uri: str | Path | None) -> Served | None:
     if (release := read(uri)) is not None:
         return serve(uri, release, {})
     with _directory(uri) as directory:
-        if not directory.is_dir():
-            raise ValueError(f"there is nothing at {uri}")
         names = [path.name for path in directory.iterdir() if not path.name.startswith(".")]  # but for drafts
         if names in ([], [POLICIES]):  # nothing, or what was undeployed
             return None
@@ -87,9 +85,11 @@ def serve(uri: str | Path, release: TrafficSplit, loaded: Mapping[str, ServedPol
 
 @contextmanager
 def _directory(uri):
-    """Yield a directory as `local_directory` does; a ValueError says why it is not read."""
+    """Yield a directory as `local_directory` does; ValueError where there is none, or it is not read."""
     try:
         with local_directory(uri) as directory:
+            if not directory.is_dir():
+                raise ValueError(f"there is nothing at {uri}")
             yield directory
     except OSError as error:
         raise ValueError(f"{uri} cannot be read: {checks.reason(error)}") from error
@@ -99,8 +99,6 @@ def _load(uri, version):
     if not re.fullmatch("[0-9a-f]{16}", version):
         raise ValueError(f"version must be 16 hexadecimal digits, got {version!r:.100}")
     with _directory(f"{uri}/{POLICIES}/{version}") as directory:
-        if not directory.is_dir():
-            raise ValueError(f"version {version} is not there: {POLICIES}/ has no directory of that name")
         loaded = policy.load(directory)
     if loaded.version != version:
         raise ValueError(f"{POLICIES}/{version} must hold the policy of that version, it holds {loaded.version}")

@@ -5,12 +5,13 @@ at clean-up.
 """
 
 import os
+import shutil
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
 from recbandits.config import Config
-from recbandits.platforms.local.files import one_sentence, remove
+from recbandits.platforms.local.files import one_sentence
 from recbandits.platforms.protocol import Outcome, PlatformError
 
 DIRECTORIES = ("data", "runs", "policies", "metrics")  # of every project; the others are made when they are needed
@@ -63,10 +64,10 @@ class LocalPlatform:
         with one_sentence("artifacts", "read"):
             names = [name for name in reversed(_PARTS) if (self._path(name) / MARK).is_file()]
         for name in () if dry_run else names:
-            with one_sentence(f"directory {name}", "removed"):
+            with one_sentence(f"directory {self._path(name)}", "removed"):
                 for unit in units_below(self._path(name)):
                     unit.stop()
-                remove(self._path(name))
+                shutil.rmtree(self._path(name))
         return [Outcome("directory", name, "would be removed" if dry_run else "removed") for name in names]
 
     def share(self, directory: Path) -> str:

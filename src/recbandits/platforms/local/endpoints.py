@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import sys
 from http.client import HTTPConnection, HTTPException
@@ -18,7 +19,7 @@ from recbandits import checks
 from recbandits.config import Config
 from recbandits.platforms.endpoints import Endpoint, in_context, with_version
 from recbandits.platforms.jobs import check_name
-from recbandits.platforms.local.files import held, one_sentence, private, remove, write_json
+from recbandits.platforms.local.files import held, one_sentence, private, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
@@ -110,7 +111,7 @@ class LocalEndpoint(Endpoint):
         release, _ = self._read()
         self._ask("PUT" if release else "DELETE", "/release", release and vars(release))
         for draft in (*self._storage.glob(".*"), *self._storage.glob(f"{versions.POLICIES}/.*")):
-            remove(draft)
+            shutil.rmtree(draft)
 
     @in_context
     def deploy(self, policy: str | Path, traffic_percentage: int = 100) -> str:
@@ -132,7 +133,7 @@ class LocalEndpoint(Endpoint):
             self._write(release, state)
         except (PlatformError, OSError):
             if new:
-                remove(copy)
+                shutil.rmtree(copy)
             raise
         return version
 
@@ -174,8 +175,9 @@ class LocalEndpoint(Endpoint):
         self.unit.stop(_END)
         if path := socket_of(self.directory):
             path.unlink(missing_ok=True)
-        if self.directory.exists():
-            remove(self.directory)
+        with one_sentence(f"directory {self.directory}", "removed"):
+            if self.directory.exists():
+                shutil.rmtree(self.directory)
 
     @contextlib.contextmanager
     def _context(self):
@@ -204,7 +206,7 @@ class LocalEndpoint(Endpoint):
         else:
             self._ask("DELETE", "/release")
             (self._storage / versions.FILE).unlink()
-        remove(self._storage / versions.POLICIES / version)
+        shutil.rmtree(self._storage / versions.POLICIES / version)
 
     def _ask(self, method, path, body=None):
         status, answer = self._send(method, path, None if body is None else json.dumps(body))

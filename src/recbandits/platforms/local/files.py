@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,15 +52,9 @@ def is_held(directory: Path) -> bool:
 
 
 def names_with(directory: Path, *files: str) -> list[str]:
-    """Return the names of the folders of a directory that have one of some files, in order.
-
-    A folder that this user cannot search may have one: it is named as well, so that what it holds can be asked for.
-    """
+    """Return the names of the folders of a directory that have one of some files, or cannot be searched, in order."""
     with one_sentence(f"directory {directory.name}", "read"):
-        try:
-            folders = [path for path in sorted(directory.iterdir()) if path.is_dir()]
-        except FileNotFoundError:
-            return []
+        folders = [path for path in sorted(directory.iterdir()) if path.is_dir()] if directory.exists() else []
         return [
             each.name
             for each in folders
@@ -84,16 +77,6 @@ def read_json(file: Path) -> Any:
         return None
     except (ValueError, RecursionError, OSError) as error:  # copied in part, or of another user
         raise PlatformError(f"{file} cannot be read: {checks.reason(error)}") from error
-
-
-def remove(directory: Path) -> None:
-    """Remove a directory with its content; an OSError has the whole path of what cannot be removed."""
-
-    def refuse(_, path, details):
-        details[1].filename = path  # Python 3.11 has the last part of it
-        raise details[1]
-
-    shutil.rmtree(directory, onerror=refuse)
 
 
 @contextlib.contextmanager

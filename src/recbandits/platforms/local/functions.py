@@ -7,6 +7,7 @@ the directory has `function.json`.
 
 import base64
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from recbandits.config import SETTINGS, Config
 from recbandits.platforms.functions import EVENT, Function
 from recbandits.platforms.jobs import check_name
-from recbandits.platforms.local.files import one_sentence, private, read_json, remove, write_json
+from recbandits.platforms.local.files import one_sentence, private, read_json, write_json
 from recbandits.platforms.local.messages import LocalMessages, Message
 from recbandits.platforms.local.units import VARIABLE, Unit
 from recbandits.platforms.protocol import PlatformError
@@ -74,14 +75,14 @@ class LocalFunctions:
 
     def delete(self, name: str) -> None:
         """See `Functions.delete`."""
-        unit = self.unit(name)
-        with one_sentence(unit.label, "deleted"):
-            if not unit.directory.exists():
+        directory = self.unit(name).directory
+        with one_sentence(f"directory {directory}", "removed"):
+            if not directory.exists():
                 return
-            unit.stop()
-            if (unit.directory / "function.json").exists():
+            self.stop(name)
+            if (directory / "function.json").exists():
                 self._messages.delete(self._reader(self._deployed(name)))
-            remove(unit.directory)
+            shutil.rmtree(directory)
 
     def logs(self, name: str) -> str:
         """See `Functions.logs`."""

@@ -17,6 +17,7 @@ number is read from a file.
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,16 +30,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from recbandits.platforms.local.files import (
-    held,
-    is_held,
-    one_sentence,
-    private,
-    read_json,
-    remove,
-    require_local,
-    write_json,
-)
+from recbandits.platforms.local.files import held, is_held, one_sentence, private, read_json, require_local, write_json
 from recbandits.platforms.local.forkserver import VARIABLE, Forkserver, get_forkserver, spawn
 from recbandits.platforms.protocol import PlatformError
 
@@ -97,7 +89,7 @@ class Unit:
                 if lock is None or not self._is_due(request, finished):
                     return False
                 for path in (self.directory / name for name in stale):
-                    remove(path) if path.is_dir() else path.unlink(missing_ok=True)
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 run = {"command": list(command), "restart": restart, "request": request, "label": self.label}
                 run |= {"name": secrets.token_hex(16), "started": datetime.now(UTC).isoformat()}
                 write_json(self.directory / "run.json", run | {"variables": variables or {}})
