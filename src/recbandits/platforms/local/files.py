@@ -1,7 +1,6 @@
 """Private folders, lock files and JSON files that many processes of this machine use at once."""
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -34,7 +33,7 @@ def held(directory: Path, patience: float = _GLANCE) -> Iterator[int | None]:
     with one_sentence("lock", "taken"):
         lock, deadline = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600), time.monotonic() + patience
     try:
-        while not (taken := _take(lock, fcntl.LOCK_EX)) and time.monotonic() < deadline:
+        while not (taken := _take(lock)) and time.monotonic() < deadline:
             time.sleep(0.001)
         yield lock if taken else None
     finally:
@@ -46,7 +45,7 @@ def is_held(directory: Path) -> bool:
     with one_sentence("lock", "read"):
         try:
             with open(directory / "lock") as lock:
-                return not _take(lock.fileno(), fcntl.LOCK_SH)
+                return not _take(lock.fileno(), shared=True)
         except (FileNotFoundError, NotADirectoryError):
             return False
 
@@ -102,9 +101,11 @@ def require_local(directory: Path, shared_memory: Path = _SHARED_MEMORY) -> None
         raise PlatformError(f"{shared_memory} must have at least {_LEAST} bytes, got {size}: give the container more")
 
 
-def _take(lock: int, kind: int) -> bool:
+def _take(lock: int, shared: bool = False) -> bool:
+    import fcntl  # not on Windows, which must be told to use another platform
+
     try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
