@@ -40,9 +40,9 @@ class FunctionDeployment:
     """A platform with a topic "rewards" and a function that notes what it gets, one line of JSON each."""
 
     def __init__(self, directory):
-        self.platform = choose(Config(artifacts=str(directory / "artifacts")))
+        self.platform = choose(Config(artifacts=str(directory / "artifacts, ä and 日本")))
         self.functions, self.messages = self.platform.functions, self.platform.messages
-        self._notes, self._source = directory / "notes", directory / "source"
+        self._notes, self._source = directory / "notes", directory / "source, ä and 日本"
         self._source.mkdir()
         (self._source / "main.py").write_text(SOURCE)
         self.topic = self.messages.topic("rewards")

@@ -4,6 +4,8 @@ import contextlib
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -15,9 +17,35 @@ from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.platforms.protocol import PlatformError
 from tests.forks import OTHER_USER, run_unprivileged
+from tools.lock import ROOT
 
 # Files that are used like others, or by nothing here.
 ALIKE = r"policies|data|metrics|messages|warehouse|trials/[12]|\.recbandits"
+
+# What a user does who is not root, and may only read the checkout.
+PROGRAM = """
+import sys
+from recbandits.config import Config
+from recbandits.loop.steps import FUNCTIONS
+from recbandits.platforms import choose
+from recbandits.platforms.functions import Function
+from recbandits.platforms.jobs import Job
+from recbandits.platforms.local.jobs import LocalJobs
+
+platform = choose(Config.load())
+platform.create()
+try:
+    assert LocalJobs(platform.config, module="this").run(Job("print")).state == "succeeded"
+    platform.functions.deploy(Function("log", FUNCTIONS / "logger", "log_reward", platform.messages.topic("rewards")))
+    endpoint = platform.endpoints.create()
+    endpoint.deploy(sys.argv[1])
+    with platform.experiments.run("try", "first") as run:
+        run.log_metrics({"items": len(endpoint.predict([{"user_id": "7"}]))})
+    platform.warehouse.create()
+    print(*platform.experiments.table("try")["metric.items"])
+finally:
+    platform.clean_up(dry_run=False)
+"""
 
 
 @pytest.fixture
@@ -115,3 +143,24 @@ def test_every_answer_about_a_file_of_another_user_is_one_sentence_that_names_it
     assert given[log, "log"] == f"PlatformError: job print could not be read: {log}: {denied}"
     answer = given[function.parent, "delete a function"]
     assert answer == f"PlatformError: directory {function} could not be removed: {function}: {denied}"
+
+
+def test_an_unprivileged_user_works_from_a_read_only_checkout_under_umask_077_behind_a_proxy(exported, tmp_path):
+    """Artifacts have their own place, of spaces and other letters; those below the checkout are refused by name."""
+    checkout = shutil.copytree(ROOT / "src", tmp_path / "checkout", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (*checkout.rglob("*"), checkout):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    command = [sys.executable, "-c", PROGRAM, str(exported[0])]
+    if os.geteuid() == 0:  # a user namespace, in which our files are those of a user without the rights of root
+        command = ["unshare", "--user", "--map-user=1000", "--map-group=1000", *command]
+        if subprocess.run([*command[:4], "true"], capture_output=True).returncode:
+            pytest.skip("needs a user who is not root, or user namespaces")
+    environment = os.environ | {"PYTHONPATH": str(checkout), "http_proxy": "http://127.0.0.1:9"}
+    environment |= {"HTTP_PROXY": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
+    options = {"cwd": checkout, "umask": 0o077, "capture_output": True, "text": True}
+    done = subprocess.run(command, env=environment, **options)
+    refused = f"directory data could not be created: {checkout}/artifacts: Permission denied: it {EXPECTED}"
+    assert done.stderr.splitlines()[-1] == f"recbandits.platforms.protocol.PlatformError: {refused}"
+    environment["RECBANDITS_ARTIFACTS"] = str(tmp_path / "with spaces, ä and 日本")
+    done = subprocess.run(command, env=environment, **options)
+    assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
