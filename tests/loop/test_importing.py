@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbandits.loop.importing import import_log, read_log, simulate_log, write_log
+from recbandits.loop.ingest import import_log, read_log, write_log
+from recbandits.loop.simulate import simulate_log
 from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
 

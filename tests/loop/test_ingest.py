@@ -14,9 +14,9 @@ from recbandits.data.examples import make_examples
 from recbandits.data.features import Features
 from recbandits.data.tfrecords import find_records
 from recbandits.data.trajectories import read_examples
-from recbandits.loop.importing import import_log, simulate_log
-from recbandits.loop.ingest import decisions_of, ingest, read_manifest, titles_of
+from recbandits.loop.ingest import decisions_of, import_log, ingest, read_manifest, titles_of
 from recbandits.loop.settings import Settings
+from recbandits.loop.simulate import simulate_log
 from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.warehouse import Join

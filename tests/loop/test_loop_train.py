@@ -10,9 +10,9 @@ import pytest
 from recbandits.agents.parameters import LinUCB
 from recbandits.data.examples import Examples, make_examples
 from recbandits.exploration import Exploration
-from recbandits.loop.importing import import_log, simulate_log
-from recbandits.loop.ingest import decisions_of, ingest
+from recbandits.loop.ingest import decisions_of, import_log, ingest
 from recbandits.loop.models import read_model
+from recbandits.loop.simulate import simulate_log
 from recbandits.loop.simulated_users import STARS
 from recbandits.loop.train import learn, learner, train
 from recbandits.platforms.local.warehouse import LocalWarehouse

@@ -9,7 +9,7 @@ from recbandits.agents.parameters import LinUCB
 from recbandits.data import Features, synthetic_open_bandit
 from recbandits.exploration import Exploration
 from recbandits.loop.gate import judge_log
-from recbandits.loop.importing import import_log, read_log, write_log
+from recbandits.loop.ingest import import_log, read_log, write_log
 from recbandits.loop.memory import MemoryCore
 from recbandits.loop.settings import Gate, Guardrail, Settings
 from recbandits.platforms.local.warehouse import LocalWarehouse

@@ -198,6 +198,6 @@ def test_unknown_ids_are_refused_by_name(data, users):
 
 
 def test_simulating_users_needs_no_tensorflow():
-    modules = "simulated_users, importing, simulate, ingest, models"
+    modules = "simulated_users, simulate, ingest, models"
     code = f"import sys; from recbandits.loop import {modules}; print('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -3,7 +3,6 @@
 - `settings.Settings`, `Join`, `Gate`, `Guardrail`: the numbers of a loop.
 - `core.Core`: one loop on any endpoint and warehouse; `tick(now)` does what is due.
 - `rounds`: the core on a virtual clock, in memory; `live`: with processes, as `python -m recbandits.loop` runs it.
-- `importing`: logs of the past into the warehouse.
 - `ingest`, `train`, `gate`, `canary`: the steps from logged decisions to traffic; `models`: their results.
 - `guardrail`: promotes a canary, rolls it back or withdraws it.
 - `components`, `pipelines`: these steps for KFP, compiled in `templates`; `functions`: what Cloud Functions runs.

@@ -28,7 +28,7 @@ def importer(config: dict, log: str, metrics: dsl.Output[dsl.Metrics]) -> NamedT
         start and end of the decisions (ISO 8601), and a snapshot of the warehouse in that time, by which later steps
         are cached.
     """
-    from recbandits.loop.importing import import_log, read_log
+    from recbandits.loop.ingest import import_log, read_log
     from recbandits.loop.steps import platform_of, time_of
     from recbandits.training.job_paths import mounted
 

@@ -1,9 +1,9 @@
-"""From the warehouse to a dataset: the joined decisions of a window, checked, counted, split and sealed."""
+"""From a log to the warehouse, and from there to a dataset: joined decisions, checked, counted, split and sealed."""
 
 import hashlib
 import json
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,46 @@ from recbandits.checks import replacing, require, write_text
 from recbandits.data.features import FILE as FEATURES
 from recbandits.data.features import Features
 from recbandits.platforms.warehouse import Join, Warehouse
-from recbandits.records import Interaction, Log, Quarantined
+from recbandits.records import Interaction, Log, Quarantined, Reward, from_table
 from recbandits.serving.policy import read_titles
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
 TOPIC = "ingester"  # of the entries that are quarantined here
+_LOG = ("interactions.parquet", "rewards.parquet")
 _READINGS = 5  # at most, of a window in which events arrive meanwhile
+
+
+def write_log(directory: str | Path, interactions: pa.Table, rewards: pa.Table) -> None:
+    """Write tables of `Interaction`s and `Reward`s, as `Log.to_tables` returns them, as files that `read_log` reads."""
+    for table, name in zip((interactions, rewards), _LOG, strict=True):
+        with replacing(Path(directory, name)) as draft:
+            pq.write_table(table, draft)
+
+
+def read_log(directory: str | Path) -> tuple[pa.Table, ...]:
+    """Read the tables of a log in a directory; ValueError where a file is missing or is not Parquet."""
+    try:
+        return tuple(pq.read_table(Path(directory, name)) for name in _LOG)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"log must be a directory with {' and '.join(_LOG)}: {error}") from error
+
+
+def import_log(warehouse: Warehouse, interactions: pa.Table, rewards: pa.Table) -> dict:
+    """Write decisions, at least one, and their rewards to the warehouse; doing it again has no further effect.
+
+    The dict has decisions and rewards (rows), written (rows that are new to the warehouse), start and end (ISO 8601; of
+    the first decision, and just after the last one). ValueError for no decision, or a row that makes no record.
+    """
+    decisions, reports = (from_table(interactions, Interaction), from_table(rewards, Reward))
+    require(len(decisions) > 0, "log", "of at least one decision", "none")
+    times = [decision.time for decision in decisions]
+    return {
+        "decisions": len(decisions),
+        "rewards": len(reports),
+        "written": warehouse.write([*decisions, *reports]),
+        "start": min(times).isoformat(),
+        "end": (max(times) + timedelta(microseconds=1)).isoformat(),
+    }
 
 
 def ingest(

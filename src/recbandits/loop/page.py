@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from recbandits.checks import write_text
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop import monitors
-from recbandits.loop.importing import UNIFORM
 from recbandits.loop.live import Loop
 from recbandits.loop.models import load_policies
+from recbandits.loop.simulate import UNIFORM
 from recbandits.loop.simulated_users import SimulatedUsers
 
 _VISITS = 4000  # on which policies are compared

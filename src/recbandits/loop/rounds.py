@@ -14,9 +14,9 @@ import pandas as pd
 from recbandits.evaluation.intervals import Interval, group_intervals, mean_interval
 from recbandits.exploration import invert_cdf
 from recbandits.loop.gate import Judgement
-from recbandits.loop.importing import UNIFORM
 from recbandits.loop.memory import MemoryCore, MemoryModel
 from recbandits.loop.settings import Settings
+from recbandits.loop.simulate import UNIFORM
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.pipelines import Run

@@ -1,4 +1,4 @@
-"""Simulated users at an endpoint: they visit at a set rate, and report rewards later.
+"""Simulated users at an endpoint: they visit at a set rate, and report rewards later; and their logs.
 
 Visits and reports leave by two threads, so that an unavailable message service delays no visit; reports that it did
 not take are sent again.
@@ -8,21 +8,29 @@ import heapq
 import logging
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from recbandits.checks import require
+from recbandits.loop.ingest import write_log
+from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import SimulatedUsers
+from recbandits.records import Interaction, Reward, to_table
 
 _LAST = 20.0  # seconds that the reports that are due get to leave at the end
 _BEHIND = 1.0  # seconds of visits that are made up for; those before are missed
 _PAUSE = 0.02  # seconds between two looks at the clock
 _AGAIN = 0.2  # seconds until reports that were not taken are tried again
+UNIFORM = "uniform"  # version of the policy of simulated logs
+_NAMESPACE = uuid.UUID("5f0c1b1e-6d0a-5c39-9d2f-8a5e8c1f7b60")  # of the event ids of simulated logs
 _BATCH = 1000  # rewards published at once
 
 
@@ -145,3 +153,32 @@ class Simulator:
         with self._lock:
             for entry in entries:
                 heapq.heappush(self._reports, entry)
+
+
+def write_first_log(directory: str | Path, users: SimulatedUsers, settings: Settings, now: datetime) -> None:
+    """Write the first decisions of a loop by a uniform random policy, so old that their rewards are there by `now`."""
+    seconds = settings.first / settings.rate
+    start = now - timedelta(seconds=2 * settings.join.window + seconds)
+    write_log(directory, *simulate_log(users, settings.first, start, seconds, settings.candidates, settings.seed))
+
+
+def simulate_log(
+    users: SimulatedUsers, n: int, start: datetime, seconds: float = 60.0, candidates: int = 10, seed: int = 0
+) -> tuple[pa.Table, pa.Table]:
+    """Simulate n decisions of a uniform random policy among so many candidates, and what the users report of them.
+
+    The decisions come evenly within some seconds from the aware datetime `start`. The same arguments give the same log.
+    Other arguments give other event ids, so that no decision gets the reward of another one.
+    They are a table of `Interaction`s and one of `Reward`s. ValueError for n or seconds that are not positive.
+    """
+    require(n >= 1 and seconds > 0, "n and seconds", "at least 1 and positive", (n, seconds))
+    rng = np.random.default_rng(seed)
+    people, items = users.visits(n, rng, candidates)
+    action = rng.integers(candidates, size=n)
+    ratings = users.rate(users.expected(people, items)[np.arange(n), action], rng)
+    batch = uuid.uuid5(_NAMESPACE, f"{seed} {n} {candidates} {start.astimezone(UTC).isoformat()} {float(seconds)}")
+    event_ids = [uuid.uuid5(batch, str(row)).hex for row in range(n)]
+    times = [start + timedelta(seconds=seconds * row / n) for row in range(n)]
+    propensity = np.full(n, 1.0 / candidates)
+    decisions = users.interactions((people, items), event_ids, times, [UNIFORM] * n, action, propensity)
+    return to_table(decisions, Interaction), to_table(users.reports(event_ids, times, ratings, rng), Reward)

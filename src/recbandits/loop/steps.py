@@ -89,7 +89,7 @@ def start_up_parameters(
 ) -> dict:
     """Return the parameters of the start-up pipeline, dict from input to value; see `re_training_parameters`.
 
-    The directory or gs:// URI `log` has the first decisions and their rewards, as `loop.importing.write_log` writes
+    The directory or gs:// URI `log` has the first decisions and their rewards, as `loop.ingest.write_log` writes
     them; they are some windows old, so that the rewards are there.
     """
     return _learning(config, settings, features, topic) | {"log": str(log)}
