@@ -15,11 +15,10 @@ from recbandits.loop.canary import verdict_of
 from recbandits.loop.components import deployer, evaluator, importer, ingester, monitor, trainer
 from recbandits.loop.gate import Judgement, judge
 from recbandits.loop.ingest import import_log, ingest, read_manifest, write_log
-from recbandits.loop.models import keep_model, read_model
+from recbandits.loop.models import config_parameter, keep_model, models_of, read_model
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import simulate_log
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
-from recbandits.loop.steps import config_parameter, models_of
 from recbandits.loop.train import train
 from recbandits.platforms import choose
 from recbandits.platforms.pipelines import ALARM

@@ -10,9 +10,8 @@ import pytest
 from recbandits.config import Config
 from recbandits.data import synthetic
 from recbandits.loop.deployment import SCHEDULES, deploy_loop, follow_loop, remove_loop
-from recbandits.loop.settings import Settings
+from recbandits.loop.settings import Settings, settings_from
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import settings_from
 from recbandits.platforms import choose
 from recbandits.platforms.gcp.warehouse import BigQueryWarehouse
 from recbandits.platforms.protocol import PlatformError

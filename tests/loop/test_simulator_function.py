@@ -5,9 +5,9 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.data import synthetic
+from recbandits.loop.core import FUNCTIONS
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
-from recbandits.loop.steps import FUNCTIONS
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoints
 from recbandits.platforms.protocol import PlatformError

@@ -6,6 +6,7 @@
 - `ingest`, `train`, `gate`, `canary`: the steps from logged decisions to traffic; `models`: their results.
 - `guardrail`: promotes a canary, rolls it back or withdraws it.
 - `components`, `pipelines`: these steps for KFP, compiled in `templates`; `functions`: what Cloud Functions runs.
+- `deployment`: the loop on Google Cloud.
 - `monitors`: propensities, drift and the join; `page`: their pictures.
-- `simulated_users`, `simulate`: users whose preferences are known, and their visits.
+- `simulated_users`, `simulate`: users whose preferences are known, their visits, and logs of them.
 """

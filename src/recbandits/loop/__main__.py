@@ -17,13 +17,13 @@ from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.data import movielens
 from recbandits.data.tables import MovieLens
+from recbandits.loop.core import LOGGERS
 from recbandits.loop.deployment import deploy_loop, follow_loop, remove_loop, show_verdicts, status_line
 from recbandits.loop.live import Loop
 from recbandits.loop.page import GUARDRAIL, write_page
 from recbandits.loop.settings import Gate, Guardrail, Settings
 from recbandits.loop.simulate import linear_drift
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import LOGGERS
 from recbandits.platforms.functions import next_time
 from recbandits.platforms.protocol import PlatformError
 

@@ -15,11 +15,19 @@ import pandas as pd
 from recbandits.config import Config
 from recbandits.data import movielens
 from recbandits.data.tables import MovieLens
+from recbandits.loop.core import (
+    FUNCTIONS,
+    LOGGERS,
+    PIPELINE,
+    START_UP,
+    TEMPLATES,
+    logger_name,
+    logger_of,
+    start_up_parameters,
+)
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import write_first_log
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
-from recbandits.loop.steps import FUNCTIONS, LOGGERS, START_UP, TEMPLATES, logger_name, logger_of, start_up_parameters
-from recbandits.loop.trigger import PIPELINE
 from recbandits.platforms import choose
 from recbandits.platforms.functions import Function
 from recbandits.platforms.protocol import PlatformError

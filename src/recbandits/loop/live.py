@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 
 from recbandits.config import Config
 from recbandits.data.tables import MovieLens
-from recbandits.loop.core import PipelineCore
+from recbandits.loop.core import LOGGERS, START_UP, TEMPLATES, PipelineCore, logger_name, logger_of, start_up_parameters
+from recbandits.loop.models import models_of
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulate import Simulator, write_first_log
 from recbandits.loop.simulated_users import SimulatedUsers
-from recbandits.loop.steps import LOGGERS, START_UP, TEMPLATES, logger_name, logger_of, models_of, start_up_parameters
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
 from recbandits.platforms.local.files import held, write_json

@@ -12,11 +12,10 @@ import pandas as pd
 from recbandits.data.features import Features
 from recbandits.exploration import Exploration, invert_cdf
 from recbandits.loop.canary import deploy, serving_version
-from recbandits.loop.core import Core
+from recbandits.loop.core import OVERLAP, Core
 from recbandits.loop.gate import Judgement, judge_log
 from recbandits.loop.ingest import are_held_out, log_of
 from recbandits.loop.settings import Settings
-from recbandits.loop.trigger import OVERLAP
 from recbandits.platforms.endpoints import Endpoint, with_version
 from recbandits.platforms.warehouse import Warehouse
 from recbandits.records import Log, Verdict

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kfp import compiler, dsl
 
 from recbandits.loop.components import COMPONENTS, deployer, evaluator, importer, ingester, monitor, trainer
-from recbandits.loop.steps import TEMPLATES
+from recbandits.loop.core import TEMPLATES
 
 
 class StartUp(NamedTuple):
