@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbandits.config import Config
-from recbandits.loop.canary import experiment as experiment_of
-from recbandits.loop.guardrail import guard
+from recbandits.loop.canary import find_experiment, guard
 from recbandits.loop.models import POLICY, Model, config_parameter, models_uri, serving_model
 from recbandits.loop.settings import Settings
 from recbandits.platforms.functions import Function
@@ -63,7 +62,7 @@ class Core(ABC):
         return [result for result in results if result is not None]
 
     def guard(self, now: datetime) -> Verdict | None:
-        """Apply the guardrail; see `guardrail.guard`."""
+        """Apply the guardrail; see `canary.guard`."""
         join, guardrail = self.settings.join, self.settings.guardrail
         return guard(self.endpoint, self.warehouse, now, join, guardrail, self.policy)
 
@@ -156,7 +155,7 @@ def due(
     on are left for the next re-training. `span` describes the other arguments.
     """
     verdicts = warehouse.verdicts()
-    experiment = experiment_of(shares or {}, verdicts)
+    experiment = find_experiment(shares or {}, verdicts)
     if experiment is not None and not experiment.promoted:
         return None
     start, end = span(warehouse, serving, rule, now, overlap)
