@@ -11,7 +11,7 @@ from recbandits.evaluation.sequential import difference
 from recbandits.loop.canary import collect_evidence, deploy, find_experiment, guard, serving_version, verdict_of
 from recbandits.loop.gate import Judgement, finite_or_none, predicted_values
 from recbandits.loop.ingest import log_of
-from recbandits.loop.memory import MemoryEndpoint
+from recbandits.loop.rounds import MemoryEndpoint
 from recbandits.loop.settings import Guardrail
 from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
