@@ -174,4 +174,4 @@ def test_who_follows_a_loop_sees_its_verdicts_the_traffic_and_a_start_up_that_fa
 
 def test_on_this_machine_the_loop_is_not_deployed():
     with pytest.raises(PlatformError, match="platform must be 'gcp' to deploy the loop; on this machine, `make loop`"):
-        deploy_loop(Config())
+        deploy_loop(Config(), SETTINGS, synthetic.generate())

@@ -20,7 +20,7 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.loop.core import LOGGERS, PIPELINE, TEMPLATES, Plan, due, logger_name, re_training_parameters
+from recbandits.loop.core import LOGGERS, PIPELINE, TEMPLATES, Plan, due, re_training_parameters
 from recbandits.loop.ingest import import_log, ingest
 from recbandits.loop.live import Loop
 from recbandits.loop.models import keep_model, read_model, serving_model
@@ -164,7 +164,7 @@ def rows(loop, name):
 
 def measure(loop):
     """Return what must not grow: memory and descriptors of each unit, and the events that wait."""
-    functions = {name: loop.platform.functions.unit(name) for name in map(logger_name, LOGGERS)}
+    functions = {name: loop.platform.functions.unit(name) for name in LOGGERS.values()}
     units = {"endpoint": loop.endpoint.unit} | functions
     processes = {name: unit.members() for name, unit in units.items()}
     return {

@@ -172,7 +172,6 @@ def quick_pipeline(
     holdout: float,
     agent: dict,
     exploration: dict,
-    seed: int,
     gate: dict,
     canary: int,
     start: str,

@@ -135,7 +135,6 @@ def trainer(
     serving: str,
     agent: dict,
     exploration: dict,
-    seed: int,
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
@@ -147,7 +146,6 @@ def trainer(
         serving: version of the parent; empty for none.
         agent: parameters of LinUCB.
         exploration: name and value of the exploration of the served policy.
-        seed: of the agent.
         model: the policy to serve, and the agent that learns on.
         metrics: numbers of events learnt now and in all.
     """
@@ -157,7 +155,7 @@ def trainer(
     from recbandits.loop.train import train
 
     parent = models_of(platform_of(config).config) / serving if serving else None
-    done = train(dataset.path, model.path, LinUCB(**agent), Exploration(**exploration), parent, seed)
+    done = train(dataset.path, model.path, LinUCB(**agent), Exploration(**exploration), parent)
     model.metadata.update(version=done["version"], parent=done["parent"] or "")
     for name in ("new", "learnt"):
         metrics.log_metric(name, done[name])
@@ -189,12 +187,15 @@ def evaluator(
     """
     from pathlib import Path
 
-    from recbandits.loop.gate import judge
+    from recbandits.loop.gate import judge_log
+    from recbandits.loop.ingest import decisions_of
     from recbandits.loop.models import POLICY, models_of, platform_of, read_model
     from recbandits.loop.settings import Gate
+    from recbandits.serving.policy import load
 
-    serving_policy = models_of(platform_of(config).config) / serving / POLICY
-    judgement = judge(dataset.path, read_model(model.path).policy, serving_policy, Gate(**gate))
+    serving_policy = load(models_of(platform_of(config).config) / serving / POLICY)
+    candidate, held_out = load(read_model(model.path).policy), decisions_of(dataset.path, held_out=True)
+    judgement = judge_log(held_out, candidate, serving_policy, Gate(**gate))
     Path(report.path).write_text(judgement.html(), encoding="utf-8")
     metrics.log_metric("passed", int(judgement.passed))
     for name in ("difference", "low", "high", "effective_sample_size"):

@@ -25,7 +25,7 @@ from recbandits.serving.policy import load
 from recbandits.serving.served import ServedPolicy
 
 FUNCTIONS = Path(__file__).parent / "functions"  # a directory for each source
-LOGGERS = {"interactions": "log_interaction", "rewards": "log_reward"}  # topic: Python name of its function
+LOGGERS = {"interactions": "log-interaction", "rewards": "log-reward"}  # topic: name of the function that logs it
 START_UP = "start-up"  # name of the run of the start-up pipeline
 TEMPLATES = Path(__file__).parent / "templates"  # compiled by `loop.pipelines`
 PIPELINE = "re-training"
@@ -53,10 +53,10 @@ class Core(ABC):
         self.endpoint, self.warehouse, self.settings, self._overlap = endpoint, warehouse, settings, overlap
 
     def tick(self, now: datetime, least_new: int | None = None) -> list[Verdict | Run]:
-        """Do what is due at a time, an aware datetime: guard, then re-train if `least_new` decisions are new.
+        """Do what is due at a time: guard, then re-train if `least_new` decisions, by default `decisions`, are new.
 
-        None is the number of the settings. The list has the guardrail's `Verdict`, and that on a candidate or the `Run`
-        that will give one. PlatformError says that the warehouse or the endpoint does not answer.
+        The list has the guardrail's `Verdict`, and that on a candidate or the `Run` that will give one. PlatformError
+        says that the warehouse or the endpoint does not answer.
         """
         results = [self.guard(now), self.retrain(now, least_new)]
         return [result for result in results if result is not None]
@@ -70,9 +70,9 @@ class Core(ABC):
         """Re-train if enough is new, no canary waits for a verdict and no training runs; see `tick`."""
         if (serving := self.serving()) is None:
             return None
-        join, least_new = self.settings.join, self.settings.decisions if least_new is None else least_new
-        shares = self.endpoint.traffic_split
-        plan = due(self.warehouse, serving, join, now, least_new, self._overlap, self._since, shares)
+        least_new, shares = self.settings.decisions if least_new is None else least_new, self.endpoint.traffic_split
+        options = self._overlap, self._since, shares
+        plan = due(self.warehouse, serving, self.settings.join, now, least_new, *options)
         return None if plan is None else self._execute(plan, now)
 
     @abstractmethod
@@ -147,12 +147,10 @@ def due(
     since: datetime | None = None,
     shares: dict[str, int] | None = None,
 ) -> Plan | None:
-    """Plan a re-training if it is due.
+    """Plan a re-training if it is due; `span` has its window of time.
 
-    It is due when at least `least_new` decisions are new since the last verdict on a candidate, with a report or with
-    the default, and no canary waits for a verdict, as the `shares` of the traffic tell, a dict from version to
-    percentage. Decisions before the aware datetime `since` do not count as new. Decisions that users may still report
-    on are left for the next re-training. `span` describes the other arguments.
+    It is due when at least `least_new` decisions are new since the last verdict on a candidate and since `since`, with
+    a report or with the default, and no canary waits for a verdict, as the `shares` of the versions tell.
     """
     verdicts = warehouse.verdicts()
     experiment = find_experiment(shares or {}, verdicts)
@@ -189,10 +187,7 @@ def span(
 
 
 def plan_now(platform: Platform, rule: Join) -> tuple[datetime, datetime, str]:
-    """Plan a re-training that starts now, such as one that a schedule started without a plan.
-
-    It returns (start, end, version that serves), and raises PlatformError if nothing serves yet.
-    """
+    """Return (start, end, version that serves) of a re-training that a schedule started; PlatformError for none."""
     serving = serving_model(platform)
     if serving is None:
         raise PlatformError("nothing serves yet that a re-training could go on from: run the start-up pipeline first")
@@ -201,12 +196,7 @@ def plan_now(platform: Platform, rule: Join) -> tuple[datetime, datetime, str]:
 
 def logger_of(topic: str, full_name: str) -> Function:
     """Return the `Function` that logs a topic, given the full name of the topic."""
-    return Function(logger_name(topic), FUNCTIONS / "logger", LOGGERS[topic], full_name)
-
-
-def logger_name(topic: str) -> str:
-    """Return the name of the function that logs a topic."""
-    return LOGGERS[topic].replace("_", "-")
+    return Function(LOGGERS[topic], FUNCTIONS / "logger", LOGGERS[topic].replace("-", "_"), full_name)
 
 
 def start_up_parameters(
@@ -214,8 +204,8 @@ def start_up_parameters(
 ) -> dict:
     """Return the parameters of the start-up pipeline, dict from input to value; see `re_training_parameters`.
 
-    The directory or gs:// URI `log` has the first decisions and their rewards, as `loop.ingest.write_log` writes
-    them; they are some windows old, so that the rewards are there.
+    The directory or gs:// URI `log` is as `loop.ingest.write_log` writes it, and some windows old, so that the rewards
+    are there.
     """
     return _learning(config, settings, features, topic) | {"log": str(log)}
 
@@ -229,13 +219,14 @@ def re_training_parameters(
     the run makes one when it begins, as those of a schedule of Vertex AI do. `topic` is the full name of the topic
     where the endpoint is to log; empty for where it does.
     """
-    planned = {"start": plan.start.isoformat(), "end": plan.end.isoformat()} if plan else {}
-    planned |= {"serving": plan.serving, "snapshot": plan.snapshot} if plan else {}
-    gate = {"gate": asdict(settings.gate), "canary": settings.guardrail.canary}
-    return _learning(config, settings, features, topic) | gate | planned
+    parameters = {"gate": asdict(settings.gate), "canary": settings.guardrail.canary}
+    if plan:
+        parameters |= {"start": plan.start.isoformat(), "end": plan.end.isoformat()}
+        parameters |= {"serving": plan.serving, "snapshot": plan.snapshot}
+    return _learning(config, settings, features, topic) | parameters
 
 
 def _learning(config, settings, features, topic):
     values = asdict(settings)
-    values = {name: values[name] for name in ("join", "holdout", "agent", "exploration", "seed")}
+    values = {name: values[name] for name in ("join", "holdout", "agent", "exploration")}
     return {"config": config_parameter(config), "features": str(features), **values, "topic": topic}

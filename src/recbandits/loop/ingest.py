@@ -71,19 +71,10 @@ def ingest(
     """Write the joined decisions of a window as a dataset: the same data gives the same bytes.
 
     The directory gets `decisions.parquet` (all of them, by time, with the column `held_out`), TFRecords of those that
-    are not held out (as `write_trajectories` says), `features.npz`, `titles.json` and, last, `manifest.json`. Which
-    decisions are held out is a matter of their ids: a decision is always held out, or never.
-
-    Args:
-      warehouse: of the decisions and rewards.
-      start: datetime with a zone; decisions from then on.
-      end: datetime with a zone; decisions before it. It should be a window ago: later decisions may still get reports.
-      rule: `platforms.warehouse.Join`
-      features: of the policy; decisions among items that they do not know, and on contexts that they cannot encode, are
-        quarantined.
-      directory: for the dataset, made if missing; a dataset that is there is replaced.
-      holdout: share in [0, 1) that the learner does not see.
-      titles: dict from item id to title, for the policy; None for none.
+    are not held out (as `write_trajectories` says), `features.npz`, `titles.json` and, last, `manifest.json`; a dataset
+    that is there is replaced. A decision is always held out, or never, by its id; the share `holdout` is in [0, 1). The
+    window should end a window of the rule ago: later decisions may still get reports. Decisions among items that the
+    features do not know, and on contexts that they cannot encode, are quarantined.
 
     Returns:
       dict, the manifest: start, end, the rule, holdout, snapshot; counts, which add up as those of `Warehouse.counts`,
@@ -165,8 +156,7 @@ def _read(warehouse, start, end, rule, features):
     """Read a window of a warehouse at one moment: joined decisions, reasons of refused ones, counts and snapshot.
 
     Refused decisions are quarantined before anything is counted, so that a second call returns the same. The window is
-    read again if events arrived meanwhile, up to `_READINGS` times: then the counts include a few events more than the
-    table.
+    read again if events arrived meanwhile, up to `_READINGS` times.
     """
     for _ in range(_READINGS):
         snapshot = warehouse.snapshot(start, end)

@@ -63,8 +63,7 @@ def write_model(draft: str | Path, model: Model) -> Model:
 
     A model that is there is replaced. A process that is killed meanwhile leaves none rather than a part of one:
     `model.json`, which makes a directory a model, is removed first and written last. Files are copied one by one: a
-    bucket that is mounted as a directory cannot rename a folder. ValueError says that the directory holds something
-    that is no part of a model; names that begin with a dot do not count, such as the draft of a killed process.
+    bucket that is mounted as a directory cannot rename a folder. ValueError for a directory with other visible files.
     """
     directory = model.directory
     directory.mkdir(parents=True, exist_ok=True)

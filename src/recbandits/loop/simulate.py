@@ -44,10 +44,10 @@ class Simulator:
 
     The endpoint gets `rate` requests per second, each of so many instances, which are visits; any error means that they
     were not answered. The publisher has `send(records)`, which returns when a list of `Reward` is delivered, and raises
-    if it may not be. The clock, by default the time of day, returns an aware datetime, and `drift` is a function from
-    that to the degree of the preference drift, in [0, 1].
+    if it may not be. The clock, by default the time of day, returns an aware datetime.
 
     Attributes:
+      drift: function from a time to the degree of the preference drift, in [0, 1]; it may be replaced at any time.
       counts: Counter of visits = answered + unanswered, of missed visits (the endpoint was too slow for the rate), and
         of reports that were made and reported.
     """
@@ -67,7 +67,7 @@ class Simulator:
         require(rate > 0, "rate", "a positive number of requests per second", rate)
         self._users, self._endpoint, self._publisher = users, endpoint, publisher
         self._rate, self._instances, self._candidates = rate, instances, candidates
-        self._rng, self._clock, self._drift = np.random.default_rng(seed), clock or (lambda: datetime.now(UTC)), drift
+        self._rng, self._clock, self.drift = np.random.default_rng(seed), clock or (lambda: datetime.now(UTC)), drift
         self._start: datetime | None = None
         self._requests, self._numbers, self._lock = 0, count(), threading.Lock()
         self._reports: list[tuple] = []
@@ -92,7 +92,7 @@ class Simulator:
             now = self._clock()
             self.counts["answered"] += len(users)
             actions = self._users.find_items([prediction["item_ids"][:1] for prediction in predictions])
-            ratings = self._users.rate(self._users.expected(users, actions, self._drift(now))[:, 0], self._rng)
+            ratings = self._users.rate(self._users.expected(users, actions, self.drift(now))[:, 0], self._rng)
             event_ids = [prediction["event_id"] for prediction in predictions]
             reports = self._users.reports(event_ids, [now] * len(event_ids), ratings, self._rng)
             self.counts["reports"] += len(reports)
@@ -167,9 +167,8 @@ def simulate_log(
 ) -> tuple[pa.Table, pa.Table]:
     """Simulate n decisions of a uniform random policy among so many candidates, and what the users report of them.
 
-    The decisions come evenly within some seconds from the aware datetime `start`. The same arguments give the same log.
-    Other arguments give other event ids, so that no decision gets the reward of another one.
-    They are a table of `Interaction`s and one of `Reward`s. ValueError for n or seconds that are not positive.
+    They come evenly within some seconds from `start`, and are a table of `Interaction`s and one of `Reward`s. The same
+    arguments give the same log, others other event ids, so that no decision gets the reward of another one.
     """
     require(n >= 1 and seconds > 0, "n and seconds", "at least 1 and positive", (n, seconds))
     rng = np.random.default_rng(seed)
