@@ -108,7 +108,7 @@ class Loop:
             raise PlatformError(f"the start-up pipeline did not succeed: {run.error}")
 
     def visit(self) -> None:
-        """Let users visit, by threads of this process, until `drain` or the end of the context."""
+        """Let users visit, by a thread of this process, until `drain` or the end of the context."""
         self._visits = threading.Thread(target=self.simulator.run, args=[self._leave], daemon=True)
         self._visits.start()
 
