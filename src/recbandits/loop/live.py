@@ -75,15 +75,9 @@ class Loop:
         self.topics = {name: messages.topic(name) for name in LOGGERS}
         log = self.topics["interactions"]
         self.core = PipelineCore(self.platform, self.endpoint, self.settings, self.directory / "users", log)
-        self.simulator = Simulator(
-            self.users,
-            self.endpoint,
-            messages.publisher(self.topics["rewards"]),
-            self.settings.rate / _INSTANCES,
-            self.settings.seed,
-            instances=_INSTANCES,
-            candidates=self.settings.candidates,
-        )
+        rewards, rate = messages.publisher(self.topics["rewards"]), self.settings.rate / _INSTANCES
+        options: dict = {"instances": _INSTANCES, "candidates": self.settings.candidates}
+        self.simulator = Simulator(self.users, self.endpoint, rewards, rate, self.settings.seed, **options)
 
     def start(self) -> None:
         """Start the endpoint and the functions, all at once, unless they run: also those that were killed."""

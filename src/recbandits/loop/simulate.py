@@ -58,12 +58,12 @@ class Simulator:
         clock: Callable[[], datetime] | None = None,
         instances: int = 1,
         candidates: int = 10,
-        drift: Callable[[datetime], float] = lambda _: 0.0,
     ):
         require(rate > 0, "rate", "a positive number of requests per second", rate)
         self._users, self._endpoint, self._publisher = users, endpoint, publisher
         self._rate, self._instances, self._candidates = rate, instances, candidates
-        self._rng, self._clock, self.drift = np.random.default_rng(seed), clock or (lambda: datetime.now(UTC)), drift
+        self._rng, self._clock = np.random.default_rng(seed), clock or (lambda: datetime.now(UTC))
+        self.drift: Callable[[datetime], float] = lambda _: 0.0
         self._start: datetime | None = None
         self._requests = 0
         self._reports: list[Reward] = []  # in order of time
