@@ -17,11 +17,11 @@ from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.data import movielens
 from recbandits.data.tables import MovieLens
-from recbandits.loop.canary import find_experiment
+from recbandits.loop.canary import JUDGED, find_experiment
 from recbandits.loop.core import LOGGERS
 from recbandits.loop.deployment import deploy_loop, follow_loop, remove_loop, show_verdicts, status_line
 from recbandits.loop.live import Loop
-from recbandits.loop.page import GUARDRAIL, write_page
+from recbandits.loop.page import write_page
 from recbandits.loop.settings import Gate, Guardrail, Settings
 from recbandits.loop.simulate import linear_drift
 from recbandits.loop.simulated_users import STARS
@@ -145,7 +145,7 @@ def run(
 
 def decided(verdicts: pd.DataFrame) -> int:
     """Return the number of re-trainings that ended with a verdict of the gate: all but the first policy."""
-    return max(0, int((~verdicts["kind"].isin(GUARDRAIL)).sum()) - 1)
+    return max(0, int(verdicts["kind"].isin(JUDGED).sum()) - 1)
 
 
 def settings_of(profile: str, rate: float = _RATE, drift: bool = False) -> Settings:

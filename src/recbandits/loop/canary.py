@@ -23,6 +23,7 @@ from recbandits.loop.settings import Guardrail
 from recbandits.platforms.warehouse import Join, Warehouse
 from recbandits.records import Verdict
 
+JUDGED = ("deployed", "held", "refused")  # kinds of `deploy`'s verdicts; all others are of `guard`
 _SPACE = uuid.UUID("5b1c2f0e-53a4-5f0e-9d5c-8a5d0c6f1e77")
 _MISMATCH = 0.001  # probability with which a right split ever raises the alarm
 

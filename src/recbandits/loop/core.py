@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbandits.config import Config
-from recbandits.loop.canary import find_experiment, guard
+from recbandits.loop.canary import JUDGED, find_experiment, guard
 from recbandits.loop.models import POLICY, Model, config_parameter, models_uri, serving_model
 from recbandits.loop.settings import Settings
 from recbandits.platforms.functions import Function
@@ -158,7 +158,7 @@ def due(
         return None
     start, end = span(warehouse, serving, rule, now, overlap)
     starts = [serving.until, *([] if since is None else [since])]
-    judgements = verdicts[verdicts["kind"].isin(["deployed", "held", "refused"])]
+    judgements = verdicts[verdicts["kind"].isin(JUDGED)]
     starts += [] if judgements.empty else [judgements["time"].max().to_pydatetime() - timedelta(seconds=rule.window)]
     counts = warehouse.counts(max(starts), end, rule) if max(starts) < end else None
     new = 0 if counts is None else counts.joined + (0 if rule.default is None else counts.defaulted)

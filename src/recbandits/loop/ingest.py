@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,7 @@ def ingest(
       ValueError: a share that is none, or no decision to learn from.
     """
     require(0 <= holdout < 1, "holdout", "in [0, 1)", holdout)
-    window = {"start": start.isoformat(), "end": end.isoformat()}
+    window = {"start": start.astimezone(UTC).isoformat(), "end": end.astimezone(UTC).isoformat()}
     table, reasons, counts, snapshot = _read(warehouse, start, end, rule, features)
     if not len(table):
         raise ValueError(f"there must be a decision from {window['start']} to {window['end']}, there is none to learn")

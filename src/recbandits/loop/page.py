@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from recbandits.checks import write_text
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop import monitors
+from recbandits.loop.canary import JUDGED
 from recbandits.loop.live import Loop
 from recbandits.loop.models import load_policies
 from recbandits.loop.simulate import UNIFORM
@@ -20,7 +21,6 @@ from recbandits.loop.simulated_users import SimulatedUsers
 _VISITS = 4000  # on which policies are compared
 _NAMES = {"uniform": "uniform random policy", "frozen": "first policy", "learning": "last served policy"}
 _COLUMNS = ["kind", "why", "difference", "low", "high"]
-GUARDRAIL = ("ramped", "promoted", "rolled back", "withdrawn")  # kinds of its verdicts; all others are of the gate
 
 
 def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]]:
@@ -78,7 +78,7 @@ def rounds_of(verdicts: pd.DataFrame, end: datetime) -> pd.DataFrame:
     rows: list[dict] = []
     serving = None
     for verdict in verdicts.to_dict("records"):
-        if verdict["kind"] not in GUARDRAIL:
+        if verdict["kind"] in JUDGED:
             serving = verdict["against"] or serving  # as the Deployer saw it; a guardrail may not have come to act
             if rows:
                 rows[-1] |= {"end": verdict["time"], "version": serving}
