@@ -8,11 +8,10 @@ import pytest
 from true_policies import NOON, policy
 
 from recbandits.evaluation.sequential import difference
-from recbandits.loop.canary import deploy, experiment, serving_version, verdict_of
+from recbandits.loop.canary import collect_evidence, deploy, find_experiment, guard, serving_version, verdict_of
 from recbandits.loop.gate import Judgement, finite_or_none, predicted_values
-from recbandits.loop.guardrail import collect_evidence, guard, looks
 from recbandits.loop.ingest import log_of
-from recbandits.loop.memory import MemoryEndpoint
+from recbandits.loop.rounds import MemoryEndpoint
 from recbandits.loop.settings import Guardrail
 from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
@@ -187,7 +186,7 @@ class Traffic:
     @property
     def experiment(self):
         """The running `Experiment`."""
-        return experiment(self.endpoint.traffic_split, self.warehouse.verdicts())
+        return find_experiment(self.endpoint.traffic_split, self.warehouse.verdicts())
 
     def guard(self, **fields):
         guardrail = dataclasses.replace(GUARDRAIL, **fields)
@@ -361,21 +360,21 @@ def test_a_drop_of_both_versions_is_not_rolled_back(traffic, policies):
 def test_an_experiment_is_found_from_shares_and_verdicts(traffic, policies):
     old, new = policies[0].version, policies[1].version
     verdicts = traffic.warehouse.verdicts()
-    assert experiment({old: 80, new: 20}, verdicts) == (new, old, 20, NOON)
-    assert not experiment({old: 80, new: 20}, verdicts).promoted
-    assert experiment({old: 10, new: 90}, verdicts).promoted
-    assert experiment({old: 100, new: 0}, verdicts) is None
-    assert experiment({old: 80, "unheard of": 20}, verdicts.iloc[:0]) is None
-    assert experiment({new: 80, "deployed by a process that was killed": 20}, verdicts) is None
+    assert find_experiment({old: 80, new: 20}, verdicts) == (new, old, 20, NOON)
+    assert not find_experiment({old: 80, new: 20}, verdicts).promoted
+    assert find_experiment({old: 10, new: 90}, verdicts).promoted
+    assert find_experiment({old: 100, new: 0}, verdicts) is None
+    assert find_experiment({old: 80, "unheard of": 20}, verdicts.iloc[:0]) is None
+    assert find_experiment({new: 80, "deployed by a process that was killed": 20}, verdicts) is None
 
 
 def test_intervals_narrow_as_decisions_arrive(traffic, policies):
     traffic.serve(1000, {})
     trial = traffic.experiment
     times = [NOON + timedelta(seconds=RULE.window + seconds) for seconds in (4, 7, 11)]
-    table = looks(trial, traffic.warehouse, times, RULE, GUARDRAIL)
-    assert table["decisions"].tolist() == [399, 699, 1000]
-    assert (np.diff(table["high"] - table["low"]) < 0).all()
+    evidence = [collect_evidence(trial, traffic.warehouse, time, RULE, GUARDRAIL) for time in times]
+    assert [sum(each.decisions) for each in evidence] == [399, 699, 1000]
+    assert (np.diff([each.difference.high - each.difference.low for each in evidence]) < 0).all()
 
 
 def test_a_look_reads_one_row_for_each_user_and_not_for_each_decision(traffic, policies):

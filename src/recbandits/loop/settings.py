@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import get_type_hints
 
 from recbandits import checks
 from recbandits.agents.parameters import LinUCB
@@ -113,3 +114,10 @@ class Settings:
         checks.check_fields(self, forgetting=checks.POSITIVE_PROBABILITY)
         checks.require_field(self, "candidates", 2 <= self.candidates <= self.movies, "from 2 to the number of movies")
         checks.require_field(self, "join", isinstance(self.join, Join), "a Join")
+
+
+def settings_from(values: dict) -> Settings:
+    """Make `Settings` of the dict that `dataclasses.asdict` makes; ValueError without `join`, or for a wrong value."""
+    checks.require("join" in values, "settings", "a dict with `join`, the rule for rewards", values)
+    kinds = get_type_hints(Settings)
+    return Settings(**{name: kinds[name](**each) if isinstance(each, dict) else each for name, each in values.items()})
