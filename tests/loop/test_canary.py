@@ -259,6 +259,29 @@ def test_a_canary_without_enough_evidence_is_withdrawn_at_its_deadline_and_never
     assert 400 <= users.groupby("policy_version")["decisions"].sum()[policies[1].version] <= 450
 
 
+@pytest.mark.parametrize(("default", "value"), [(None, None), (None, 9.0), (1.0, 9.0)])
+def test_a_canary_without_rewards_is_withdrawn_at_its_deadline(traffic, policies, default, value):
+    """No client reports, or all of them report a value outside the range: no decision has a reward that counts."""
+    new, rule = policies[1].version, dataclasses.replace(RULE, default=default)
+    write = traffic.warehouse.write
+
+    def write_changed(records):
+        changed = [dataclasses.replace(each, value=value) for each in records[1::2]] if value else []
+        return write(records[::2] + changed)
+
+    traffic.warehouse.write = write_changed
+    traffic.serve(2200, {})
+    look = traffic.now + timedelta(seconds=RULE.window)
+    traffic.warehouse.write = write
+    assert guard(traffic.endpoint, traffic.warehouse, look, rule, dataclasses.replace(GUARDRAIL, most=500)) is None
+    verdict = guard(traffic.endpoint, traffic.warehouse, look, rule, GUARDRAIL)
+    served = traffic.warehouse.served(NOON, look, new)
+    assert 400 <= served < 500
+    assert (verdict.kind, verdict.version, verdict.difference) == ("withdrawn", new, None)
+    assert f"0 of {served} decisions have a reward" in verdict.why
+    assert traffic.endpoint.traffic_split == {policies[0].version: 100, new: 0}
+
+
 def test_the_share_of_a_canary_is_ramped_once_it_does_not_seem_worse_and_the_comparison_begins_anew(traffic, policies):
     new = policies[1].version
     traffic.serve(300, {new: 0.4})

@@ -46,9 +46,10 @@ class Evidence(NamedTuple):
     """The evidence of an experiment, in units of the reward."""
 
     difference: sequential.Interval  # of the newest's mean reward less the other's; NaN where there is too little
-    decisions: tuple  # (of the newest, of the other)
+    decisions: tuple  # (of the newest, of the other), with a reward or the default
     margin: float  # loss up to which the newest is non-inferior
     mismatch: bool  # decisions are not split as the shares say: then the versions differ in more than the policy
+    served: int  # decisions of the newest, also those without a reward that counts
 
 
 def serving_version(endpoint: Any) -> str | None:
@@ -174,7 +175,8 @@ def collect_evidence(
         rewards, users, covariates = _sides_of_decisions(warehouse.decisions(*span, rule), versions, predictors)
     else:
         rewards, users, covariates = _sides_of_sums(warehouse.by_user(*span, rule), versions)
-    return compare(rewards, users, covariates, experiment, guardrail)
+    served = warehouse.served(*span, experiment.newest)
+    return compare(rewards, users, covariates, experiment, guardrail)._replace(served=served)
 
 
 def compare(
@@ -189,12 +191,12 @@ def compare(
     decisions = len(rewards[0]), len(rewards[1])
     margin = guardrail.margin * abs(float(np.mean(rewards[1]))) if decisions[1] else math.nan
     mismatch = sum(decisions) >= 2 * guardrail.least and _is_mismatch(users, experiment.share)
-    return Evidence(interval, decisions, margin, mismatch)
+    return Evidence(interval, decisions, margin, mismatch, decisions[0])
 
 
 def decide(experiment: Experiment, evidence: Evidence, guardrail: Guardrail) -> tuple[str | None, str]:
     """Return (kind of the `Verdict` or None, why) of an `Experiment` with its `Evidence`, given a `Guardrail`."""
-    interval, decisions, margin, mismatch = evidence
+    interval, decisions, margin, mismatch, served = evidence
     sequence = f"{100 * (1 - guardrail.alpha):g} % sequence {interval.low:+.3g} to {interval.high:+.3g}"
     counts = f"after {decisions[0]:,} and {decisions[1]:,} decisions"
     measurement = f"(difference {interval.value:+.3g}, {sequence}, {counts})"
@@ -206,13 +208,13 @@ def decide(experiment: Experiment, evidence: Evidence, guardrail: Guardrail) -> 
         return None, ""
     if enough and interval.low > -margin:
         return "promoted", f"It is non-inferior by a margin of {margin:.3g} {measurement}."
-    if mismatch or decisions[0] >= guardrail.most:
+    if mismatch or served >= guardrail.most:
         reason = "the margin is in the interval"
         if mismatch:
             share = f"{decisions[0] / sum(decisions):.1%} of the decisions are of the newest version"
             reason = f"{share}, the shares say {experiment.share} %"
         elif not math.isfinite(width):
-            reason = "the interval of the difference is not finite"
+            reason = f"{decisions[0]:,} of {served:,} decisions have a reward, the interval is not finite"
         elif not width <= 2 * margin:
             reason = f"the interval of the difference is wider than the margin of {margin:.3g} on both sides"
         return "withdrawn", f"The evidence does not suffice: {reason} {measurement}."

@@ -51,7 +51,8 @@ class Guardrail:
         version could not be distinguished from a bad day.
       least: decisions that either side must have before anything is decided, at least 2.
       most: decisions of the canary, with one of its shares, after which it is withdrawn where the evidence does not
-        suffice to promote it or to roll it back; at least `least`.
+        suffice to promote it or to roll it back; at least `least`. Those without a reward count, too: a canary whose
+        rewards do not arrive does not serve permanently.
       margin: share of the mean reward of the other version, 0 or more. A canary that is non-inferior by this margin is
         promoted, one that is significantly worse is rolled back.
       alpha: in (0, 1); the probability with which a version that is not worse by the margin is ever rolled back with
