@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbandits.serving.traffic_split import TrafficSplit
+from recbandits.serving.versions import TrafficSplit
 
 USERS = range(20_000)
 

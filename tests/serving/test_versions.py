@@ -8,7 +8,7 @@ import pytest
 from recbandits.serving import policy, versions
 from recbandits.serving.predictor import BanditPredictor
 from recbandits.serving.schemas import Instance, Parameters
-from recbandits.serving.traffic_split import TrafficSplit
+from recbandits.serving.versions import TrafficSplit
 from tests import waiting
 from tests.recorder import Recorder
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recbandits.platforms.protocol import PlatformError
-from recbandits.serving.traffic_split import TrafficSplit
-from recbandits.serving.versions import Answered
+from recbandits.serving.versions import Answered, TrafficSplit
 
 
 def in_context(method: Callable) -> Callable:

@@ -19,6 +19,6 @@ __getattr__, __all__ = lazy_exports(
         "scorer": "Scorer",
         "served": "ServedPolicy",
         "summary": "TrainingSummary",
-        "traffic_split": "TrafficSplit",
+        "versions": "TrafficSplit",
     },
 )

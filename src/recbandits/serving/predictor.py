@@ -29,7 +29,7 @@ from recbandits.serving.metrics import Metrics
 from recbandits.serving.outbox import DirectLog, Outbox
 from recbandits.serving.schemas import Parameters, Prediction, Refusal, RefusalError, Request, Response
 from recbandits.serving.sinks import SINK_VARIABLE, TOPIC_VARIABLE, PubSubSink, open_spool
-from recbandits.serving.traffic_split import TrafficSplit
+from recbandits.serving.versions import TrafficSplit
 
 MAX_BODY_BYTES = MAX_RESPONSE_BYTES = 1_500_000  # bytes, as on Vertex AI
 MAX_CONCURRENT_PREDICTIONS = 32  # predictions at a time

@@ -18,7 +18,7 @@ from recbandits.serving import versions
 from recbandits.serving.manifest import local_directory
 from recbandits.serving.policy import load
 from recbandits.serving.sinks import TOPIC_VARIABLE
-from recbandits.serving.traffic_split import TrafficSplit
+from recbandits.serving.versions import TrafficSplit
 
 _PREVIOUS = "previous-"  # labels in which an endpoint remembers the shares before the last change
 _STICKY = {"split": "users"}  # label of an endpoint whose server splits users
