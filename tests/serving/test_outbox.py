@@ -2,8 +2,6 @@
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime
 
@@ -182,37 +180,6 @@ def test_many_large_records_go_in_several_requests(cloud):
     sizes = [len(json.dumps(each)) for each in cloud.requests("Publish")]
     assert len(sizes) > 3
     assert max(sizes) < 10_000_000
-
-
-FORK = """
-import os, sys
-from datetime import UTC, datetime
-from recbandits.records import Interaction
-from recbandits.serving.outbox import Outbox
-
-class Decision:
-    size = 1000
-    def __init__(self, name): self.name = name
-    def interaction(self, time, pass_prob): return Interaction(self.name, time, "v", "u", "{}", ("a",), "a", 1.0)
-
-class Print:
-    def send(self, events):
-        for each in events: os.write(1, f"{os.getpid() == parent} {each.event_id}\\n".encode())
-
-parent = os.getpid()
-outbox = Outbox(Print, seconds=60)
-outbox.put(Decision("before"), datetime.now(UTC))
-child = os.fork()
-outbox.put(Decision("child" if child == 0 else "after"), datetime.now(UTC))
-assert outbox.counters["put"] == (1 if child == 0 else 2)
-outbox.close()
-if child: os.waitpid(child, 0)
-"""
-
-
-def test_a_forked_process_shares_neither_thread_nor_queue():
-    process = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=60)
-    assert sorted(process.stdout.split("\n")) == ["", "False child", "True after", "True before"], process.stderr
 
 
 def test_the_queue_is_bounded_in_bytes():

@@ -237,20 +237,6 @@ def test_a_process_that_starts_before_another_one_ends_gets_its_spool(path, monk
     assert [event_id for event_id, _, _ in sink] == ["e3", "e0", "e1", "e2"]
 
 
-def test_a_forked_process_leaves_the_spool_to_its_parent(path):
-    """The child neither publishes what is there nor writes to it, and does not hold the lock."""
-    spool = Spool(path)
-    spool.append(events(0, 1, 2))
-    before = path.read_bytes()
-    child = os.fork()
-    if child == 0:
-        os._exit(spool.has_events or spool.append(events(0, 1, 2)))
-    assert os.waitpid(child, 0)[1] == 0
-    assert path.read_bytes() == before
-    assert spool.has_events
-    spool.close()
-
-
 def test_the_file_is_bounded_in_bytes_and_what_it_does_not_take_waits(path, monkeypatch):
     """Each line has about 380 bytes: batches of 10 fit twice into 10 kB, and the third waits in the queue."""
     monkeypatch.setattr(sinks, "MAX_SPOOL_BYTES", 10_000)

@@ -15,7 +15,6 @@ into the record as `pass_prob`. So the log is unbiased, with each record weighte
 """
 
 import logging
-import os
 import random
 import threading
 import time
@@ -41,8 +40,7 @@ class Outbox:
     """A bounded queue, and one thread that hands its records in batches to a sink.
 
     A batch that cannot be published goes to the spool. Where there is none, or it is full, the batch is tried again
-    until it is published, and the queue fills meanwhile and thins out what comes. In a forked process the queue begins
-    empty, with a thread and a spool of its own.
+    until it is published, and the queue fills meanwhile and thins out what comes. A forked process needs its own.
 
     Args:
       open_sink: function without arguments by which the thread opens the sink, which gets objects `sinks.Event`: of
@@ -67,10 +65,13 @@ class Outbox:
     ):
         self._open_sink, self._batch, self._seconds = open_sink, batch, seconds
         self._random, self._max_bytes = random.Random(seed), max_bytes
-        self._open_spool, self._spool, self._process = open_spool, None, None
-        self._reset()
-        if open_spool is not None:
-            self._start()
+        self._open_spool, self._spool = open_spool, None
+        self._queue, self._bytes, self._lock = deque(), 0, threading.Lock()
+        self._instance, self._sequence = uuid.uuid4().hex, 0
+        self._counts, self._closing, self._given_up = Counter(), threading.Event(), False
+        self._sink, self._pause, self._next_attempt, self._next_opening = None, seconds, 0.0, 0.0
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread.start()
 
     def put(self, decision: Any, when: datetime) -> None:
         """Keep a decision or drop it; never waits, and never raises because of the sink.
@@ -78,8 +79,6 @@ class Outbox:
         A decision, such as a `Recommendation`, has its `size` in bytes, and `interaction(when, pass_prob)`, which the
         thread calls later. Its time has a zone.
         """
-        if self._process != os.getpid():
-            self._start()
         self._counts["put"] += 1
         size = decision.size
         fill = (self._bytes + size) / self._max_bytes
@@ -106,33 +105,12 @@ class Outbox:
 
     def close(self, timeout: float = 10.0) -> dict[str, int]:
         """Deliver what waits, for at most so many seconds, and end; what is left then has failed. Return `counters`."""
-        if self._process == os.getpid():
-            self._closing.set()
-            self._thread.join(timeout)
-            with self._lock:
-                self._given_up = True
-                self._counts["failed"] += self.counters["waiting"]
-            if not self._thread.is_alive():
-                self._close_spool()
+        self._closing.set()
+        self._thread.join(timeout)
+        with self._lock:
+            self._given_up = True
+            self._counts["failed"] += self.counters["waiting"]
         return self.counters
-
-    def _close_spool(self):
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
-
-    def _start(self):
-        self._close_spool()  # of the process that has forked this one
-        self._reset()
-        self._process = os.getpid()
-        self._thread.start()
-
-    def _reset(self):
-        self._queue, self._bytes, self._lock = deque(), 0, threading.Lock()
-        self._instance, self._sequence = uuid.uuid4().hex, 0
-        self._counts, self._closing, self._given_up = Counter(), threading.Event(), False
-        self._sink, self._pause, self._next_attempt, self._next_opening = None, self._seconds, 0.0, 0.0
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def _run(self):
         ended = False
@@ -146,6 +124,8 @@ class Outbox:
                     self._bytes -= size
             if self._spool is not None and self._spool.has_events and time.monotonic() >= self._next_attempt:
                 self._replay()
+        if self._spool is not None:
+            self._spool.close()
 
     def _find_spool(self):
         """Open the spool, unless it is open, another process has it or there can be none."""

@@ -81,7 +81,7 @@ class Spool:
     def __init__(self, path: str | Path):
         import fcntl  # not on Windows
 
-        path, self._process, self._position, self._size = Path(path), os.getpid(), 0, 0
+        path, self._position, self._size = Path(path), 0, 0
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         try:
@@ -100,14 +100,14 @@ class Spool:
 
     @property
     def has_events(self) -> bool:
-        """True while there are events to be replayed, but not in a forked process: the file is not its own."""
-        return self._position < self._size and self._process == os.getpid()
+        """True while there are events to be replayed."""
+        return self._position < self._size
 
     def append(self, events: Sequence[Event]) -> bool:
         """Flush a batch to the disk; False where the file was removed or would be too large, or the disk is full."""
         lines = [{"event_id": each.event_id, "attributes": each.attributes, "event": each.text} for each in events]
         content = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        if self._process != os.getpid() or self._size + len(content) > MAX_SPOOL_BYTES:
+        if self._size + len(content) > MAX_SPOOL_BYTES:
             return False
         try:
             if os.fstat(self._file).st_nlink == 0:
