@@ -29,8 +29,8 @@ from recbandits.platforms.local.messages import LocalMessages
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction
 from recbandits.serving import manifest, policy
-from recbandits.serving.metrics import read_metrics
-from recbandits.serving.predictor import MAX_BODY_BYTES, BanditPredictor
+from recbandits.serving.handler import MAX_BODY_BYTES, read_metrics
+from recbandits.serving.predictor import BanditPredictor
 from recbandits.serving.schemas import Response
 from recbandits.serving.sinks import count_missing
 from tests.sockets import free_ports
@@ -503,7 +503,7 @@ def test_vertex_starts_the_same_predictor_without_the_other_routes(exported):
         "AIP_HEALTH_ROUTE": "/v1/health",
         "AIP_PREDICT_ROUTE": "/v1/predict",
         "AIP_STORAGE_URI": str(exported[0]),
-        "HANDLER_MODULE": "recbandits.serving.predictor",
+        "HANDLER_MODULE": "recbandits.serving.handler",
         "HANDLER_CLASS": "BanditHandler",
         "PREDICTOR_MODULE": "recbandits.serving.predictor",
         "PREDICTOR_CLASS": "BanditPredictor",

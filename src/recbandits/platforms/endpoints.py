@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recbandits.platforms.protocol import PlatformError
-from recbandits.serving.versions import Answered, TrafficSplit
+from recbandits.serving.predictor import Answered
+from recbandits.serving.versions import TrafficSplit
 
 
 def in_context(method: Callable) -> Callable:

@@ -66,9 +66,11 @@ class Outbox:
         self._open_sink, self._batch, self._seconds = open_sink, batch, seconds
         self._random, self._max_bytes = random.Random(seed), max_bytes
         self._open_spool, self._spool = open_spool, None
-        self._queue, self._bytes, self._lock = deque(), 0, threading.Lock()
+        self._queue: deque[tuple] = deque()
+        self._bytes, self._lock = 0, threading.Lock()
         self._instance, self._sequence = uuid.uuid4().hex, 0
-        self._counts, self._closing, self._given_up = Counter(), threading.Event(), False
+        self._counts: Counter[str] = Counter()
+        self._closing, self._given_up = threading.Event(), False
         self._sink, self._pause, self._next_attempt, self._next_opening = None, seconds, 0.0, 0.0
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()

@@ -28,7 +28,7 @@ from starlette.responses import Response as HttpResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from recbandits.serving.predictor import BanditHandler, problem, read_body
+from recbandits.serving.handler import BanditHandler, problem, read_body
 from recbandits.serving.schemas import RefusalError, ReleaseDocument, openapi
 from recbandits.serving.versions import TrafficSplit
 

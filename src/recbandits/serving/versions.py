@@ -1,4 +1,4 @@
-"""The versions of a policy behind one server: the split of users between them, where they are, predictions for files.
+"""The versions of a policy behind one server: the split of users between them, and the directory where they are.
 
 A canary answers a share of the users, always the same ones. Users are split by weighted rendezvous hashing
 (Schindelhauer and Schomaker 2005): each version draws an exponential variable with its share as the rate, from a hash
@@ -10,13 +10,12 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from recbandits import checks
 from recbandits.serving import policy
 from recbandits.serving.decisions import Recommendation
 from recbandits.serving.manifest import local_directory, read_bytes
@@ -198,52 +197,3 @@ def _load(uri, version):
     if loaded.version != version:
         raise ValueError(f"{POLICIES}/{version} must hold the policy of that version, it holds {loaded.version}")
     return loaded
-
-
-class Answered(NamedTuple):
-    """Result of a batch prediction: two files of JSON lines, each with the number of its lines."""
-
-    predictions: Path  # of the answers, each {"instance": ..., "prediction": ...}, in the order of the lines
-    answered: int
-    refusals: Path  # of the refused lines, each {"line": number from 1, "error": sentence}
-    refused: int
-
-
-def batch_predict(policy: str | Path, source: str | Path, destination: str | Path) -> Answered:
-    """Answer every line of a file, each an `Instance`, by the policy in a directory; see `answer_lines`."""
-    from recbandits.serving.schemas import Instance, Parameters, Prediction
-
-    if (served := find(policy)) is None:
-        raise ValueError(f"there is no policy in {policy}")
-
-    def answer(line):
-        return Prediction.model_validate(served.recommend(Instance.parse(line), Parameters())).model_dump()
-
-    return answer_lines(source, destination, answer)
-
-
-def answer_lines(source: str | Path, destination: str | Path, answer: Callable[[bytes], dict]) -> Answered:
-    """Answer every line of JSON in a file but empty ones, by a function that raises ValueError to refuse a line.
-
-    The answers are in `destination`, replaced when it is complete, and refusals beside it in one with `.errors`.
-    """
-    good, bad, answered, refused = Path(destination), Path(f"{destination}.errors"), 0, 0
-    with (
-        checks.replacing(good) as good_draft,
-        checks.replacing(bad) as bad_draft,
-        open(source, "rb") as lines,
-        good_draft.open("w") as answers,
-        bad_draft.open("w") as errors,
-    ):
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                prediction = answer(line)
-            except ValueError as error:
-                errors.write(json.dumps({"line": number, "error": str(error)}) + "\n")
-                refused += 1
-                continue
-            answers.write(json.dumps({"instance": json.loads(line), "prediction": prediction}) + "\n")
-            answered += 1
-    return Answered(good, answered, bad, refused)

@@ -17,6 +17,7 @@ from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
 from recbandits.serving.manifest import local_directory
 from recbandits.serving.policy import load
+from recbandits.serving.predictor import Answered
 from recbandits.serving.sinks import TOPIC_VARIABLE
 from recbandits.serving.versions import TrafficSplit
 
@@ -99,8 +100,8 @@ class GcpEndpoint(Endpoint):
         return {"alive": True, "ready": ready, "reason": "" if ready else "no policy is deployed yet"}
 
     @in_context
-    def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> versions.Answered:
-        """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI. Returns `serving.versions.Answered`."""
+    def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> Answered:
+        """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI. Returns `serving.predictor.Answered`."""
         with local_directory(policy) as directory:
             if (served := versions.find(directory)) is None:
                 raise ValueError(f"there is no policy in {policy}")
