@@ -4,7 +4,7 @@ Loading and recommending need no TensorFlow, so that servers start fast and stay
 """
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from recbandits import checks
 from recbandits.data.features import FILE, GLOBAL, PER_ARM, Features
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.exploration import Exploration
-from recbandits.records.fields import NAMES, TEXT, read_id
+from recbandits.records.fields import TEXT, read_id
 from recbandits.serving import manifest
 from recbandits.serving.manifest import local_directory
 from recbandits.serving.scorer import Scorer
 from recbandits.serving.served import ServedPolicy
-from recbandits.serving.summary import TrainingSummary, known_items, model_card
+from recbandits.serving.summary import TrainingSummary, model_card
 
 _CARD, _SCORER = "MODEL_CARD.md", "scorer.npz"
 _SAVED_MODEL = {"assets", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
@@ -87,7 +87,7 @@ def export(
             scorer.save(draft / _SCORER)
         if features is not None:
             features.save(draft)
-        (draft / _CARD).write_text(model_card(settings), encoding="utf-8")
+        (draft / _CARD).write_text(model_card(settings, summary), encoding="utf-8")
         manifest.seal(draft, settings)
     return directory
 
@@ -108,11 +108,11 @@ def load(directory: str | Path) -> ServedPolicy:
     ValueError if the directory is not an exported policy, or a damaged, incomplete, older or newer one.
     """
     with local_directory(directory) as local:
-        settings, contents = _read(local)
+        settings, contents = manifest.read(local)
     try:
-        scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
+        scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if _SCORER in contents else None
         features = Features.load(io.BytesIO(contents[FILE])) if FILE in contents else None
-        policy = ServedPolicy(local, settings, scorer, features)
+        policy = ServedPolicy(local, settings | {"titles": read_titles(settings["titles"])}, scorer, features)
         policy.check()
     except Exception as error:  # sealed, but no policy: NumPy and others say why, each in its way
         reason = " ".join(f"{type(error).__name__}, {error}".split())
@@ -121,48 +121,22 @@ def load(directory: str | Path) -> ServedPolicy:
 
 
 def describe(directory: str | Path) -> pd.Series:
-    """Describe a policy by its seal: texts by name, and each metric with its interval. Errors are those of `load`."""
-    with local_directory(directory) as local:
-        settings, _ = _read(local)
-    summary = settings["summary"] or {}
-    method, value = settings["exploration"]["name"], settings["exploration"]["value"]
+    """Describe a policy: texts by name, and each metric with its interval. Errors are those of `load`."""
+    policy = load(directory)
+    summary, method = policy.summary or TrainingSummary("not recorded", "not recorded"), policy.exploration.name
+    items = 0 if policy.candidates is None else len(policy.candidates)
     rows = {
-        "version": settings["version"],
-        "agent": summary.get("agent", "not recorded"),
-        "data": summary.get("data", "not recorded"),
-        "exploration": method if method == "greedy" else f"{method}, {value:g}",
-        "arms": "any item with features" if settings["arms"] is None else f"{len(settings['arms'])} fixed items",
-        "knows": known_items(settings["items"]),
+        "version": policy.version,
+        "agent": summary.agent,
+        "data": summary.data,
+        "exploration": method if method == "greedy" else f"{method}, {policy.exploration.value:g}",
+        "arms": f"{items} fixed items" if policy.has_arms else "any item with features",
+        "knows": "no ids" if policy.features is None else f"{items:,} items",
     }
-    for name, value in summary.get("metrics", {}).items():
-        value, *interval = value if isinstance(value, list) else [value]
+    for name, value in summary.metrics.items():
+        value, *interval = value if isinstance(value, tuple) else (value,)
         rows[name] = f"{value:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
-    return pd.Series(rows, name=local.name)
-
-
-def _read(directory):
-    """Read a policy directory as `manifest.read` does, and check what its seal says."""
-    settings, contents = manifest.read(directory)
-    for name, (expected, accepts) in _SETTINGS.items():
-        if name not in settings:
-            raise ValueError(f"policy {directory.name}: {name} is missing")
-        try:
-            accepted = accepts(settings[name])
-        except Exception:  # of a constructor, each in its way
-            accepted = False
-        if not accepted:
-            raise ValueError(f"policy {directory.name}: {name} must be {expected}, got {settings[name]!r:.100}")
-    return settings, contents
-
-
-_SETTINGS: dict[str, tuple[str, Callable]] = {  # of a policy's seal, by what each must be
-    "scorer": ("true or false", lambda value: isinstance(value, bool)),
-    "exploration": ("the name and the value of a method", lambda value: len(value) == 2 and Exploration(**value)),
-    "arms": ("ids that are all different, or null", lambda value: value is None or NAMES.accept("arms", value)),
-    "items": ("a whole number, or null", lambda value: value is None or checks.whole(0).accepts(value)),
-    "titles": ("texts by id", lambda value: all(isinstance(title, str) for title in value.values())),
-    "summary": ("what was recorded, or null", lambda value: value is None or TrainingSummary(**value)),
-}
+    return pd.Series(rows, name=Path(directory).name)
 
 
 def _check(observation, actions, features, arms):

@@ -34,6 +34,7 @@ class ServedPolicy:
       summary: `TrainingSummary`, or None.
       candidates: text ids of the items that it can choose from, an index: its arms, or the items of its features; None
         for a policy exported without either.
+      has_arms: whether those are fixed arms, without features.
       directory: where its SavedModel is; None for a policy that was never exported.
     """
 
@@ -44,9 +45,9 @@ class ServedPolicy:
         self.version, self._digest = settings["version"], settings["digest"]
         self.exploration = Exploration(**settings["exploration"])
         self.summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
-        self._titles, self._has_arms = settings["titles"], settings["arms"] is not None
-        arms = pd.Index(settings["arms"], dtype=object) if self._has_arms else None
-        self.candidates = arms if features is None or self._has_arms else features.item_ids
+        self._titles, self.has_arms = settings["titles"], settings["arms"] is not None
+        arms = pd.Index(settings["arms"], dtype=object) if self.has_arms else None
+        self.candidates = arms if features is None or self.has_arms else features.item_ids
         self._ids = [] if self.candidates is None else self.candidates.tolist()
         self._rows = {name: row for row, name in enumerate(self._ids)}
 
@@ -62,10 +63,10 @@ class ServedPolicy:
         if self.features is None:
             return
         require(bool(self._ids), "candidates", "at least one", self._ids)
-        numbers = {} if self._has_arms else {name: np.zeros((1, 1)) for name in self.features.candidate_features}
+        numbers = {} if self.has_arms else {name: np.zeros((1, 1)) for name in self.features.candidate_features}
         scores = self.scores(pd.DataFrame(index=[0]), [self._ids[:1]], candidate_features=numbers)
         require(bool(np.isfinite(scores).all()), "scores", "finite", scores[0, 0])
-        if self._has_arms:
+        if self.has_arms:
             outputs = self._scorer.head[-1][0].shape[1]
             require(outputs == len(self._ids), "arms", f"{outputs}, as the scorer has", len(self._ids))
 
@@ -174,7 +175,7 @@ class ServedPolicy:
 
     def score_pairs(self, context: np.ndarray, arm: np.ndarray) -> np.ndarray:
         """Score pairs of a context float32 [n, G] and an arm float32 [n, D], float32 [n]: for arms with features."""
-        if self._scorer is None or self._has_arms:
+        if self._scorer is None or self.has_arms:
             raise ValueError("policy must score arms by their features to score pairs, this one does not")
         return self._scorer.scores(np.asarray(context), np.asarray(arm))
 
@@ -202,7 +203,7 @@ class ServedPolicy:
 
     def _choose_from(self, candidates, new_items):
         """Return the ids of candidates, and their rows int [1, c], -1 for those that are only new; None for all."""
-        require(not new_items or not self._has_arms, "new_items", "empty for a policy with fixed arms", [*new_items])
+        require(not new_items or not self.has_arms, "new_items", "empty for a policy with fixed arms", [*new_items])
         if candidates is None and not new_items:
             return self._ids.copy(), None
         if candidates is None:
@@ -247,7 +248,7 @@ class ServedPolicy:
 
     def _require_known(self, unknown):
         if names := heapq.nsmallest(10, set(unknown)):
-            advice = "" if self._has_arms else "; describe what is new by `new_items`"
+            advice = "" if self.has_arms else "; describe what is new by `new_items`"
             raise KeyError(f"unknown item ids: {', '.join(names)}{advice}")
 
     def _score(self, context, rows, mask, candidate_features):
@@ -265,7 +266,7 @@ class ServedPolicy:
     def _score_part(self, encoded, rows, numbers, items=None):
         """Return scores [n, k] of rows of items, None for all; `items` are their encoded columns, if not as known."""
         context = self.features.context(encoded)
-        if self._has_arms:
+        if self.has_arms:
             scores = self._scorer.scores(context)
             return scores if rows is None else np.take_along_axis(scores, rows, axis=1)
         if items is None:
@@ -275,7 +276,7 @@ class ServedPolicy:
 
     def _read_numbers(self, candidate_features, mask):
         """Return float [n, k], 0 in padding, for each feature of candidates that the policy was trained on."""
-        names = () if self._has_arms else self.features.candidate_features
+        names = () if self.has_arms else self.features.candidate_features
         known = set(candidate_features) == set(names)
         require(known, "candidate_features", ", ".join(names) or "none", [*candidate_features])
         read = {}

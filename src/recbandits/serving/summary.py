@@ -33,7 +33,7 @@ class TrainingSummary:
 
     Raises:
       ValueError: a metric that is neither a finite number nor three of them with the value within the interval, a
-        name or sentence that is no text, or something that JSON cannot hold.
+        name or sentence that is no text, or parameters that JSON cannot hold.
     """
 
     data: str
@@ -43,13 +43,9 @@ class TrainingSummary:
     limits: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for name in ("data", "agent"):
-            TEXT.accept(name, getattr(self, name))
-        for name in (*self.metrics, *self.parameters):
-            TEXT.accept("name of a metric or parameter", name)
         require(not isinstance(self.limits, str), "limits", "sentences, not one", self.limits)
-        for limit in self.limits:
-            TEXT.accept("limit", limit)
+        for text in (self.data, self.agent, *self.limits, *self.metrics, *self.parameters):
+            TEXT.accept("each name and sentence of a summary", text)
         metrics = {name: _metric(name, value) for name, value in self.metrics.items()}
         try:
             parameters = json.loads(json.dumps(self.parameters, allow_nan=False))
@@ -59,9 +55,8 @@ class TrainingSummary:
             object.__setattr__(self, name, value)
 
 
-def model_card(settings: dict) -> str:
+def model_card(settings: dict, summary: TrainingSummary | None) -> str:
     """Write the model card of a policy, one page of Markdown, from what `policy.export` writes into `policy.json`."""
-    summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
     method, value = settings["exploration"]["name"], settings["exploration"]["value"]
     limits = [
         *(summary.limits if summary else ()),
@@ -78,11 +73,6 @@ def model_card(settings: dict) -> str:
         "## Use": _use(settings),
     }
     return "\n\n".join(part for section in sections.items() for part in section) + "\n"
-
-
-def known_items(count: int | None) -> str:
-    """Return the number of items that a policy knows by their ids as text, such as "12 items"; None is "no ids"."""
-    return "no ids" if count is None else f"{count:,} items"
 
 
 def _metric(name, value):
@@ -102,14 +92,14 @@ def _purpose(settings):
     if settings["items"] is None:
         return f"{text} It reads observations, not ids: it was exported without its features."
     others = "" if settings["arms"] else "; others can be described by their columns"
-    return f"{text} It knows {known_items(settings['items'])} by their ids{others}."
+    return f"{text} It knows {settings['items']:,} items by their ids{others}."
 
 
 def _training(summary):
     if summary is None:
         return "Nothing was recorded when this policy was exported."
     rows = [
-        f"| {name} | {', '.join(map(str, value)) if isinstance(value, list) else value} |"
+        f"| {name} | {', '.join(map(str, value)) if isinstance(value, list | tuple) else value} |"
         for name, value in summary.parameters.items()
     ]
     table = ["", "| parameter | value |", "|---|---|", *rows] if rows else []
