@@ -15,10 +15,9 @@ __getattr__, __all__ = lazy_exports(
     {
         "decisions": "Decisions Recommendation",
         "outbox": "Outbox",
-        "policy": "export load",
+        "policy": "TrainingSummary export load",
         "scorer": "Scorer",
         "served": "ServedPolicy",
-        "summary": "TrainingSummary",
         "versions": "TrafficSplit",
     },
 )

@@ -19,7 +19,6 @@ from recbandits.records.fields import read_id
 from recbandits.serving import manifest
 from recbandits.serving.decisions import Decisions, Recommendation
 from recbandits.serving.scorer import ACTIVATIONS, JOINS, Scorer
-from recbandits.serving.summary import TrainingSummary
 
 _PAIRS = 65_536  # requests times candidates scored at a time
 
@@ -43,8 +42,7 @@ class ServedPolicy:
     ):
         self.directory, self.features, self._scorer = directory, features, scorer
         self.version, self._digest = settings["version"], settings["digest"]
-        self.exploration = Exploration(**settings["exploration"])
-        self.summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
+        self.exploration, self.summary = Exploration(**settings["exploration"]), settings["summary"]
         self._titles, self.has_arms = settings["titles"], settings["arms"] is not None
         arms = pd.Index(settings["arms"], dtype=object) if self.has_arms else None
         self.candidates = arms if features is None or self.has_arms else features.item_ids
