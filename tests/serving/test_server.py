@@ -193,7 +193,7 @@ REFUSED = [
     ('{"instances": [{"user_id": 7, "k": 41}]}', 422, "k must be a whole number from 1 to the number of candidates"),
     ('{"instances": [{"user_id": 7, "seed": -1}]}', 422, "instances[0].seed must be greater than or equal to 0"),
     ('{"instances": [{"seed": 9007199254740992}]}', 422, "instances[0].seed must be less than 9007199254740992"),
-    ('{"instances": [{"features": {"age": 1}}]}', 422, "instances[0].features is not known, did you mean 'context'?"),
+    ('{"instances": [{"contexts": {"age": 1}}]}', 422, "instances[0].contexts is not known, did you mean 'context'?"),
     (
         '{"instances": [{"context": {"age": NaN}}]}',
         422,
