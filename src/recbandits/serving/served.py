@@ -1,6 +1,5 @@
 """A policy that serves: raw columns and text ids in, ids, scores and propensities out, by NumPy alone."""
 
-import heapq
 import reprlib
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from recbandits.exploration.probabilities import Rng
 from recbandits.records.fields import read_id
 from recbandits.serving import manifest
 from recbandits.serving.decisions import Decisions, Recommendation
-from recbandits.serving.scorer import ACTIVATIONS, JOINS, Scorer
+from recbandits.serving.scorer import JOINS, Scorer
 
 _PAIRS = 65_536  # requests times candidates scored at a time
 
@@ -28,9 +27,7 @@ class ServedPolicy:
 
     Attributes:
       version: 16 hexadecimal digits, of all that was exported; the same policy exported again has the same.
-      exploration: `Exploration`
-      features: the `Features` that it was exported with, or None.
-      summary: `TrainingSummary`, or None.
+      exploration, features, summary: what it was exported with; features and summary may be None.
       candidates: text ids of the items that it can choose from, an index: its arms, or the items of its features; None
         for a policy exported without either.
       has_arms: whether those are fixed arms, without features.
@@ -53,11 +50,7 @@ class ServedPolicy:
         """Score an item for an empty request, if the policy can: its parts fit together, or an error says why not."""
         if self._scorer is None:
             return
-        for name, known in {"join": JOINS, "activation": [*ACTIVATIONS]}.items():
-            value = getattr(self._scorer, name)
-            require(value in known, f"{name} of the scorer", one_of(known).expected, value)
-        for array in (each for tower in self._scorer[2:] for layer in tower for each in layer):
-            require(array.dtype.kind == "f", "arrays of the scorer", "floats", array.dtype.name)
+        require(self._scorer.join in JOINS, "join of the scorer", one_of(JOINS).expected, self._scorer.join)
         if self.features is None:
             return
         require(bool(self._ids), "candidates", "at least one", self._ids)
@@ -88,14 +81,13 @@ class ServedPolicy:
           candidates: ids to choose from, different from each other; None for all.
           k: how many items, at most as many as candidates.
           rng: None for fresh randomness, different in every process; a seed, or a `numpy.random.Generator`.
-          user_id: for the log; what is known of the user is part of the context. None for a user without an id.
+          user_id: for the log; what is known of the user is part of the context.
           candidate_features: from name to a number for each candidate; needed where the policy was trained on them.
-          new_items: from the id of a candidate, known or not, to its raw columns. They are candidates where none are
-            named.
+          new_items: from the id of a candidate, known or not, to its raw columns; candidates where none are named.
 
         Raises:
           KeyError: unknown ids, by name.
-          ValueError: a context, candidates or numbers that are not as above, or a policy that cannot score ids.
+          ValueError: anything else that is not as above, or a policy that cannot score ids.
         """
         features = self._require_scorer()
         context = {} if context is None else dict(context)
@@ -131,10 +123,7 @@ class ServedPolicy:
         rng: Rng = None,
         candidate_features: Mapping[str, np.ndarray] | None = None,
     ) -> Decisions:
-        """Choose one candidate for each of many requests: the first, where the exploration draws slates.
-
-        Arguments and errors are those of `scores` and `recommend`; a row must have candidates, and repeat none.
-        """
+        """Choose one candidate, the first of a slate, for each of many requests; see `scores` and `recommend`."""
         rows, mask = self._find_rows(context, candidates, mask)
         if rows is not None and not (is_distinct := distinct(rows, mask)).all():
             row = int(is_distinct.argmin())
@@ -164,9 +153,7 @@ class ServedPolicy:
           float array [n, k], minus infinity in padding.
 
         Raises:
-          KeyError: unknown ids, by name.
-          ValueError: shapes that do not fit together, columns or numbers that are not as above, or a policy that cannot
-            score ids.
+          KeyError, ValueError: see `recommend`; or shapes that do not fit together.
         """
         rows, mask = self._find_rows(context, candidates, mask)
         return self._score(context, rows, mask, candidate_features)
@@ -245,7 +232,7 @@ class ServedPolicy:
         return rows, mask
 
     def _require_known(self, unknown):
-        if names := heapq.nsmallest(10, set(unknown)):
+        if names := sorted(set(unknown))[:10]:
             advice = "" if self.has_arms else "; describe what is new by `new_items`"
             raise KeyError(f"unknown item ids: {', '.join(names)}{advice}")
 
