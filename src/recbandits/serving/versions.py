@@ -54,13 +54,6 @@ class TrafficSplit:
             if sum(shares.values()) != 100:
                 raise ValueError(f"shares must add up to 100, got {' + '.join(map(str, shares.values()))}")
 
-    @classmethod
-    def of(cls, document: Any) -> "TrafficSplit":
-        """Read a release from a parsed JSON document, as `vars` gives one; anything else is a ValueError."""
-        if not isinstance(document, dict) or not {"shares"} <= document.keys() <= {"shares", "previous"}:
-            raise ValueError(f"a release must have 'shares', and perhaps 'previous', got {document!r:.100}")
-        return cls(**document)
-
     def version(self, key: Any) -> str:
         """Return the version that answers a user, by a key such as the id, of which the `str` counts."""
         shares = {version: share for version, share in self.shares.items() if share}
@@ -177,8 +170,8 @@ def read(uri: str | Path) -> TrafficSplit | None:
     """Read the release of a directory or a gs:// URI; None where it has none, ValueError for something else."""
     try:
         content = read_bytes(f"{uri}/{FILE}")
-        return None if content is None else TrafficSplit.of(json.loads(content))
-    except (ValueError, RecursionError, OSError) as error:
+        return None if content is None else TrafficSplit(**json.loads(content))
+    except (ValueError, TypeError, RecursionError, OSError) as error:
         raise ValueError(f"{FILE} cannot be read: {error}") from error
 
 
