@@ -222,10 +222,11 @@ def test_the_thread_outlives_any_exception_of_a_sink_or_a_decision(error):
             raise error("no record")
 
     class FullMemory:
-        has_events = False
-
         def append(self, events):
             raise error("no memory")
+
+        def replay(self, batch):
+            return []
 
         def close(self):
             pass

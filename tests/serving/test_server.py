@@ -436,8 +436,8 @@ def test_a_silent_pubsub_fails_no_prediction_and_loses_no_decision(exported, tmp
                 assert (response.status, len(json.loads(response.read())["predictions"])) == (200, 10)
             counters = get_metrics(connection)["outbox"]
     assert (counters["put"], counters["waiting"] + counters["spooled"], counters["delivered"]) == (100, 100, 0)
-    (file,) = tmp_path.iterdir()
-    assert (file.name, len(file.read_text().splitlines())) == ("projects.local.topics.log.jsonl", 100)
+    with contextlib.closing(sqlite3.connect(tmp_path / "projects.local.topics.log.sqlite")) as spool:
+        assert spool.execute("SELECT count(*) FROM events").fetchone() == (100,)
 
 
 class Publisher(grpc.GenericRpcHandler):

@@ -124,7 +124,7 @@ class Outbox:
                 self._deliver(events)
                 with self._lock:
                     self._bytes -= size
-            if self._spool is not None and self._spool.has_events and time.monotonic() >= self._next_attempt:
+            if self._spool is not None and time.monotonic() >= self._next_attempt:
                 self._replay()
         if self._spool is not None:
             self._spool.close()
