@@ -1,6 +1,7 @@
 """What leaves a server, leaves it later, weighted right, or is counted."""
 
 import json
+import random
 import socket
 import threading
 from datetime import UTC, datetime
@@ -47,7 +48,7 @@ class ListSink(list):
 
 def waiting_sink():
     sink = ListSink()
-    return sink, Outbox(lambda: sink, batch=10, seconds=0.001, seed=1, max_bytes=100_000)
+    return sink, Outbox(lambda: sink, batch=10, seconds=0.001, max_bytes=100_000)
 
 
 class Cloud:
@@ -108,7 +109,7 @@ def test_messages_put_without_a_consumer_arrive_when_a_consumer_starts(cloud):
 def test_a_server_that_never_answers_blocks_no_caller_and_the_remaining_messages_fail(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", f"127.0.0.1:{silent.getsockname()[1]}")
-        outbox = Outbox(lambda: PubSubSink(TOPIC), batch=10, seed=1, max_bytes=100_000)
+        outbox = Outbox(lambda: PubSubSink(TOPIC), batch=10, max_bytes=100_000)
         for number in range(1000):
             outbox.put(Decision(number), NOW)
         counters = outbox.close(0.2)
@@ -127,7 +128,8 @@ def test_records_weighted_by_their_pass_probability_count_what_was_put():
     counts = []
     for seed in range(60):
         sink = ListSink()
-        outbox = Outbox(lambda sink=sink: sink, batch=20, seconds=0.001, seed=seed, max_bytes=200_000)
+        random.seed(seed)
+        outbox = Outbox(lambda sink=sink: sink, batch=20, seconds=0.001, max_bytes=200_000)
         for number in range(5000):
             outbox.put(Decision(number), NOW)
             if number == 2500:
@@ -185,7 +187,7 @@ def test_many_large_records_go_in_several_requests(cloud):
 def test_the_queue_is_bounded_in_bytes():
     """1,000 decisions of 1 kB come while the sink waits; half of 100 kB is kept as it is, and little more."""
     sink = ListSink()
-    outbox = Outbox(lambda: sink, batch=10, seconds=0.001, seed=1, max_bytes=100_000)
+    outbox = Outbox(lambda: sink, batch=10, seconds=0.001, max_bytes=100_000)
     for number in range(1000):
         outbox.put(Decision(number), NOW)
         assert outbox.counters["bytes"] <= 100_000

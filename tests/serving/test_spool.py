@@ -56,7 +56,7 @@ def stored(path):
 
 
 def make_outbox(sink, spool, **options):
-    return Outbox(lambda: sink, **{"batch": 10, "seconds": 0.001, "seed": 1, "open_spool": lambda: spool} | options)
+    return Outbox(lambda: sink, **{"batch": 10, "seconds": 0.001, "open_spool": lambda: spool} | options)
 
 
 def events(*numbers):

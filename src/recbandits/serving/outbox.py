@@ -1,13 +1,11 @@
 """The event log of a server, which sends its decisions to a sink.
 
 A sink is an object with `send(events)`. It returns when all are kept, raises ValueError if it will never take one of
-them, and any other exception when another attempt may succeed. `DirectLog` has a sink that is on this machine and fast
-keep every decision before it is answered, so that a server that is killed loses none. `Outbox` has a sink that is far
-away, such as Pub/Sub, get them in the background, and never keeps a prediction waiting. What cannot be published goes
-to a spool on the disk, and is published when the sink is reached again, by this process or the next that has the spool.
-A server that is killed loses what was answered in the last half second, and in the 5 seconds that a request to Pub/Sub
-may take; without a spool, since the sink was reached last. Its events are numbered, so that `sinks.count_missing`
-counts what has been lost between others.
+them, and any other exception when another attempt may succeed. `DirectLog` is for a sink on this machine: it keeps
+decisions before they are answered, so that a server that is killed loses none. `Outbox` is for a sink that is far away,
+such as Pub/Sub: it sends decisions in the background, and never keeps a prediction waiting. A server that is killed
+loses what was answered in the last half second, and in the 5 seconds that a request to Pub/Sub may take; without a
+spool, since the sink was reached last. Events are numbered, so that `sinks.count_missing` counts what was lost between.
 
 The queue of an outbox is bounded in bytes. While it is at most half full every decision is kept; above that with a
 probability that falls from 1 to one in a million when it is full, depends on nothing but how full it is, and is written
@@ -39,15 +37,15 @@ def pass_probability(fill: float) -> float:
 class Outbox:
     """A bounded queue, and one thread that hands its records in batches to a sink.
 
-    A batch that cannot be published goes to the spool. Where there is none, or it is full, the batch is tried again
-    until it is published, and the queue fills meanwhile and thins out what comes. A forked process needs its own.
+    A batch that cannot be published goes to the spool, and is published from there when the sink is reached again, by
+    this process or the next that has the spool. Where there is none, or it is full, the batch is tried again until it
+    is published, and the queue fills meanwhile and thins out what comes. A forked process needs its own outbox.
 
     Args:
       open_sink: function without arguments by which the thread opens the sink, which gets objects `sinks.Event`: of
         their attributes, "instance" names this queue, and "sequence" numbers its events from 0.
       batch: records handed over at once, at most.
       seconds: how long a record waits for others; every request to a sink takes processor time from the answers.
-      seed: of the draws that keep or drop; None for fresh entropy.
       max_bytes: of all decisions in the queue, by their `size`.
       open_spool: function without arguments by which the thread opens the `Spool`, whose events are published as soon
         as there is nothing newer; it gives None where there can be none, and raises BlockingIOError while another
@@ -59,13 +57,11 @@ class Outbox:
         open_sink: Callable,
         batch: int = 500,
         seconds: float = 0.5,
-        seed: int | None = None,
         max_bytes: int = 64_000_000,
         open_spool: Callable | None = None,
     ):
         self._open_sink, self._batch, self._seconds = open_sink, batch, seconds
-        self._random, self._max_bytes = random.Random(seed), max_bytes
-        self._open_spool, self._spool = open_spool, None
+        self._max_bytes, self._open_spool, self._spool = max_bytes, open_spool, None
         self._queue: deque[tuple] = deque()
         self._bytes, self._lock = 0, threading.Lock()
         self._instance, self._sequence = uuid.uuid4().hex, 0
@@ -85,7 +81,7 @@ class Outbox:
         size = decision.size
         fill = (self._bytes + size) / self._max_bytes
         probability = pass_probability(fill)
-        if fill < 1 and (probability == 1 or self._random.random() < probability):
+        if fill < 1 and (probability == 1 or random.random() < probability):
             with self._lock:
                 self._bytes += size
             self._queue.append((decision, when, probability, self._sequence, size))
