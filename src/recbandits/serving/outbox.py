@@ -5,7 +5,7 @@ them, and any other exception when another attempt may succeed. `DirectLog` is f
 decisions before they are answered, so that a server that is killed loses none. `Outbox` is for a sink that is far away,
 such as Pub/Sub: it sends decisions in the background, and never keeps a prediction waiting. A server that is killed
 loses what was answered in the last half second, and in the 5 seconds that a request to Pub/Sub may take; without a
-spool, since the sink was reached last. Events are numbered, so that `sinks.count_missing` counts what was lost between.
+spool, since the sink was reached last. Events are numbered, so that `sinks.count_missing` can count the missing ones.
 
 The queue of an outbox is bounded in bytes. While it is at most half full every decision is kept; above that with a
 probability that falls from 1 to one in a million when it is full, depends on nothing but how full it is, and is written
@@ -63,7 +63,7 @@ class Outbox:
         self._open_sink, self._batch, self._seconds = open_sink, batch, seconds
         self._max_bytes, self._open_spool, self._spool = max_bytes, open_spool, None
         self._queue: deque[tuple] = deque()
-        self._bytes, self._lock = 0, threading.Lock()
+        self._bytes_put, self._bytes_taken = 0, 0  # one is written by who puts, the other by the thread
         self._instance, self._sequence = uuid.uuid4().hex, 0
         self._counts: Counter[str] = Counter()
         self._closing, self._given_up = threading.Event(), False
@@ -79,11 +79,10 @@ class Outbox:
         """
         self._counts["put"] += 1
         size = decision.size
-        fill = (self._bytes + size) / self._max_bytes
+        fill = (self._bytes_put - self._bytes_taken + size) / self._max_bytes
         probability = pass_probability(fill)
         if fill < 1 and (probability == 1 or random.random() < probability):
-            with self._lock:
-                self._bytes += size
+            self._bytes_put += size
             self._queue.append((decision, when, probability, self._sequence, size))
             self._sequence += 1
         else:
@@ -99,15 +98,16 @@ class Outbox:
         """
         counts = {name: self._counts[name] for name in _COUNTERS}
         settled = sum(counts[name] for name in ("dropped", "delivered", "failed", "spooled"))
-        return counts | {"waiting": counts["put"] - settled, "bytes": self._bytes}
+        waiting = counts["put"] - settled
+        if self._given_up:
+            counts["failed"], waiting = counts["failed"] + waiting, 0
+        return counts | {"waiting": waiting, "bytes": self._bytes_put - self._bytes_taken}
 
     def close(self, timeout: float = 10.0) -> dict[str, int]:
         """Deliver what waits, for at most so many seconds, and end; what is left then has failed. Return `counters`."""
         self._closing.set()
         self._thread.join(timeout)
-        with self._lock:
-            self._given_up = True
-            self._counts["failed"] += self.counters["waiting"]
+        self._given_up = True
         return self.counters
 
     def _run(self):
@@ -118,8 +118,7 @@ class Outbox:
             while self._queue and not self._given_up:
                 events, size = self._take()
                 self._deliver(events)
-                with self._lock:
-                    self._bytes -= size
+                self._bytes_taken += size
             if self._spool is not None and time.monotonic() >= self._next_attempt:
                 self._replay()
         if self._spool is not None:
@@ -146,7 +145,7 @@ class Outbox:
                 attributes = {"instance": self._instance, "sequence": str(sequence)}
                 events.append(Event(record.event_id, record.to_json(), attributes))
             except BaseException as error:  # the thread must not end
-                self._count("failed", 1)
+                self._counts["failed"] += 1
                 logging.warning("a decision could not be logged: %r", error)
         return events, size
 
@@ -157,8 +156,8 @@ class Outbox:
             if closing and self._keep(events):
                 return
             if (refused := self._send(events)) is not None:
-                self._count("failed", refused)
-                self._count("delivered", len(events) - refused)
+                self._counts["failed"] += refused
+                self._counts["delivered"] += len(events) - refused
                 return
             if not closing and self._keep(events):
                 return
@@ -171,14 +170,8 @@ class Outbox:
             kept = self._spool is not None and self._spool.append(events)
         except BaseException as error:  # the thread must not end
             logging.warning("events cannot be kept on the disk: %r", error)
-        self._count("spooled", kept * len(events))
+        self._counts["spooled"] += kept * len(events)
         return kept
-
-    def _count(self, name, number):
-        """Count events, unless `close` has counted them already."""
-        with self._lock:
-            if not self._given_up:
-                self._counts[name] += number
 
     def _send(self, events):
         """Return how many events the sink refused; None where it was not reached and is tried again after a pause."""
@@ -214,8 +207,8 @@ class Outbox:
                     return
                 if (refused := self._send(events)) is None:
                     return
-                self._count("replay_failed", refused)
-                self._count("replayed", len(events) - refused)
+                self._counts["replay_failed"] += refused
+                self._counts["replayed"] += len(events) - refused
         except Exception as error:  # the thread must not end
             logging.warning("the events on the disk cannot be read: %r", error)
 
