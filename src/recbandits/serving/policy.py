@@ -250,7 +250,7 @@ def _training(summary):
     if summary is None:
         return "Nothing was recorded when this policy was exported."
     rows = [
-        f"| {name} | {', '.join(map(str, value)) if isinstance(value, list | tuple) else value} |"
+        f"| {name} | {', '.join(map(str, value)) if isinstance(value, list) else value} |"
         for name, value in summary.parameters.items()
     ]
     table = ["", "| parameter | value |", "|---|---|", *rows] if rows else []
