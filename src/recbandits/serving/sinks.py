@@ -22,7 +22,9 @@ PRAGMA synchronous = FULL;
 PRAGMA auto_vacuum = FULL;
 PRAGMA max_page_count = {pages};
 BEGIN EXCLUSIVE;
-CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, event_id TEXT, text TEXT, attributes TEXT);
+CREATE TABLE IF NOT EXISTS events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT, text TEXT, attributes TEXT
+);
 COMMIT;
 """
 _PUBLISH_TIMEOUT = 5.0  # seconds for one request to Pub/Sub
@@ -84,7 +86,7 @@ class Spool:
     """
 
     def __init__(self, path: str | Path):
-        self._path = Path(path)
+        self._path, self._replayed = Path(path), 0
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         owner = os.fstat(file).st_uid
@@ -118,10 +120,11 @@ class Spool:
 
         A process that ends before has the next one replay its last batch, so readers must ignore events that they have.
         """
-        select = "SELECT number, event_id, text, attributes FROM events ORDER BY number LIMIT ?"
-        while rows := self._database.execute(select, [batch]).fetchall():
+        select = "SELECT number, event_id, text, attributes FROM events WHERE number > ? ORDER BY number LIMIT ?"
+        while rows := self._database.execute(select, [self._replayed, batch]).fetchall():
             yield [Event(event_id, text, json.loads(attributes)) for _, event_id, text, attributes in rows]
-            self._database.execute("DELETE FROM events WHERE number <= ?", [rows[-1][0]])
+            self._replayed = rows[-1][0]  # a full disk may refuse to remove them
+            self._database.execute("DELETE FROM events WHERE number <= ?", [self._replayed])
 
     def close(self) -> None:
         """Leave the file to the next process."""
@@ -149,7 +152,7 @@ def open_spool(topic: str) -> Spool | None:
         return Spool(Path(folder, f"{topic.replace('/', '.')}.sqlite"))
     except BlockingIOError:
         raise
-    except OSError as error:
+    except (OSError, AttributeError) as error:  # Windows has no owners of files
         logging.warning("events that cannot be published will not be kept on the disk: %r", error)
         return None
 
