@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from benchmarks.profiles import choose
 from recbandits.exploration import Exploration
 from recbandits.loop.gate import judge_log
-from recbandits.loop.memory import serve_in_memory
+from recbandits.loop.rounds import serve_in_memory
 from recbandits.loop.settings import Gate, Settings
 from recbandits.loop.simulated_users import STARS as RULE
 from recbandits.loop.simulated_users import SimulatedUsers

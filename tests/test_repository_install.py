@@ -15,7 +15,7 @@ import pytest
 
 import recbandits
 from recbandits.serving import policy
-from recbandits.serving.metrics import read_metrics
+from recbandits.serving.handler import read_metrics
 from tests import commands
 from tests.sockets import free_ports, get_json, get_text
 from tests.waiting import until
@@ -25,7 +25,7 @@ PACKAGE = Path(recbandits.__file__).parent
 CORE = ("__main__", "config", "checks", "notebook", "records", "data", "exploration", "evaluation", "serving")
 NOT_CORE = {  # what of these layers belongs to the extras tf and serve
     *("data.tfrecords", "data.trajectories", "serving.saved_model"),
-    *("serving.metrics", "serving.predictor", "serving.schemas", "serving.server", "serving.versions"),
+    *("serving.handler", "serving.predictor", "serving.schemas", "serving.server"),
 }
 BLOCKED = ("tensorflow", "tf_agents", "keras", "tf_keras", "matplotlib", "google", "grpc", "prometheus_client")
 BLOCKED += ("pydantic", "starlette")

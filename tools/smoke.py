@@ -19,10 +19,10 @@ import numpy as np
 
 from recbandits.config import Config
 from recbandits.data import synthetic
+from recbandits.loop.core import START_UP
 from recbandits.loop.deployment import deploy_loop
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
-from recbandits.loop.steps import START_UP
 from recbandits.platforms import choose
 from recbandits.platforms.jobs import Job, Machine
 from recbandits.platforms.protocol import PlatformError

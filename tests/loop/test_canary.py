@@ -8,11 +8,10 @@ import pytest
 from true_policies import NOON, policy
 
 from recbandits.evaluation.sequential import difference
-from recbandits.loop.canary import deploy, experiment, serving_version, verdict_of
+from recbandits.loop.canary import collect_evidence, deploy, find_experiment, guard, serving_version, verdict_of
 from recbandits.loop.gate import Judgement, finite_or_none, predicted_values
-from recbandits.loop.guardrail import collect_evidence, guard, looks
 from recbandits.loop.ingest import log_of
-from recbandits.loop.memory import MemoryEndpoint
+from recbandits.loop.rounds import MemoryEndpoint
 from recbandits.loop.settings import Guardrail
 from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
@@ -187,7 +186,7 @@ class Traffic:
     @property
     def experiment(self):
         """The running `Experiment`."""
-        return experiment(self.endpoint.traffic_split, self.warehouse.verdicts())
+        return find_experiment(self.endpoint.traffic_split, self.warehouse.verdicts())
 
     def guard(self, **fields):
         guardrail = dataclasses.replace(GUARDRAIL, **fields)
@@ -258,6 +257,29 @@ def test_a_canary_without_enough_evidence_is_withdrawn_at_its_deadline_and_never
     assert traffic.endpoint.traffic_split == {policies[0].version: 100, policies[1].version: 0}
     users = traffic.warehouse.by_user(NOON, traffic.now, RULE)
     assert 400 <= users.groupby("policy_version")["decisions"].sum()[policies[1].version] <= 450
+
+
+@pytest.mark.parametrize(("default", "value"), [(None, None), (None, 9.0), (1.0, 9.0)])
+def test_a_canary_without_rewards_is_withdrawn_at_its_deadline(traffic, policies, default, value):
+    """No client reports, or all of them report a value outside the range: no decision has a reward that counts."""
+    new, rule = policies[1].version, dataclasses.replace(RULE, default=default)
+    write = traffic.warehouse.write
+
+    def write_changed(records):
+        changed = [dataclasses.replace(each, value=value) for each in records[1::2]] if value else []
+        return write(records[::2] + changed)
+
+    traffic.warehouse.write = write_changed
+    traffic.serve(2200, {})
+    look = traffic.now + timedelta(seconds=RULE.window)
+    traffic.warehouse.write = write
+    assert guard(traffic.endpoint, traffic.warehouse, look, rule, dataclasses.replace(GUARDRAIL, most=500)) is None
+    verdict = guard(traffic.endpoint, traffic.warehouse, look, rule, GUARDRAIL)
+    served = traffic.warehouse.served(NOON, look, new)
+    assert 400 <= served < 500
+    assert (verdict.kind, verdict.version, verdict.difference) == ("withdrawn", new, None)
+    assert f"0 of {served} decisions have a reward" in verdict.why
+    assert traffic.endpoint.traffic_split == {policies[0].version: 100, new: 0}
 
 
 def test_the_share_of_a_canary_is_ramped_once_it_does_not_seem_worse_and_the_comparison_begins_anew(traffic, policies):
@@ -361,21 +383,21 @@ def test_a_drop_of_both_versions_is_not_rolled_back(traffic, policies):
 def test_an_experiment_is_found_from_shares_and_verdicts(traffic, policies):
     old, new = policies[0].version, policies[1].version
     verdicts = traffic.warehouse.verdicts()
-    assert experiment({old: 80, new: 20}, verdicts) == (new, old, 20, NOON)
-    assert not experiment({old: 80, new: 20}, verdicts).promoted
-    assert experiment({old: 10, new: 90}, verdicts).promoted
-    assert experiment({old: 100, new: 0}, verdicts) is None
-    assert experiment({old: 80, "unheard of": 20}, verdicts.iloc[:0]) is None
-    assert experiment({new: 80, "deployed by a process that was killed": 20}, verdicts) is None
+    assert find_experiment({old: 80, new: 20}, verdicts) == (new, old, 20, NOON)
+    assert not find_experiment({old: 80, new: 20}, verdicts).promoted
+    assert find_experiment({old: 10, new: 90}, verdicts).promoted
+    assert find_experiment({old: 100, new: 0}, verdicts) is None
+    assert find_experiment({old: 80, "unheard of": 20}, verdicts.iloc[:0]) is None
+    assert find_experiment({new: 80, "deployed by a process that was killed": 20}, verdicts) is None
 
 
 def test_intervals_narrow_as_decisions_arrive(traffic, policies):
     traffic.serve(1000, {})
     trial = traffic.experiment
     times = [NOON + timedelta(seconds=RULE.window + seconds) for seconds in (4, 7, 11)]
-    table = looks(trial, traffic.warehouse, times, RULE, GUARDRAIL)
-    assert table["decisions"].tolist() == [399, 699, 1000]
-    assert (np.diff(table["high"] - table["low"]) < 0).all()
+    evidence = [collect_evidence(trial, traffic.warehouse, time, RULE, GUARDRAIL) for time in times]
+    assert [sum(each.decisions) for each in evidence] == [399, 699, 1000]
+    assert (np.diff([each.difference.high - each.difference.low for each in evidence]) < 0).all()
 
 
 def test_a_look_reads_one_row_for_each_user_and_not_for_each_decision(traffic, policies):

@@ -13,17 +13,17 @@ from recbandits.config import Config
 from recbandits.data import synthetic
 from recbandits.loop.canary import verdict_of
 from recbandits.loop.components import deployer, evaluator, importer, ingester, monitor, trainer
-from recbandits.loop.gate import Judgement, judge
-from recbandits.loop.importing import import_log, simulate_log, write_log
-from recbandits.loop.ingest import ingest, read_manifest
-from recbandits.loop.models import keep_model, read_model
+from recbandits.loop.gate import Judgement, judge_log
+from recbandits.loop.ingest import decisions_of, import_log, ingest, read_manifest, write_log
+from recbandits.loop.models import config_parameter, keep_model, models_of, read_model
 from recbandits.loop.settings import Settings
+from recbandits.loop.simulate import simulate_log
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
-from recbandits.loop.steps import config_parameter, models_of
 from recbandits.loop.train import train
 from recbandits.platforms import choose
 from recbandits.platforms.pipelines import ALARM
 from recbandits.records import Verdict
+from recbandits.serving.policy import load
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MIDDLE, END = START + timedelta(seconds=60), START + timedelta(seconds=120)
@@ -76,6 +76,12 @@ def models(project, datasets, tmp_path_factory):
     train(datasets[1], root / "second", settings.agent, settings.exploration, root / "first")
     keep_model(read_model(root / "first"), models_of(project.config))
     return root / "first", root / "second"
+
+
+def judge(dataset, candidate, serving, gate):
+    """Judge two models, given as directories, by the held-out decisions of a dataset."""
+    policies = (load(directory / "policy") for directory in (candidate, serving))
+    return judge_log(decisions_of(dataset, held_out=True), *policies, gate)
 
 
 @pytest.fixture
@@ -163,7 +169,7 @@ def test_the_trainer_goes_on_from_what_serves(project, datasets, models, run_ste
     """Of both minutes the first is known: what is new is the second's, and the version is the function's own."""
     serving, expected = (read_model(directory) for directory in models)
     learner = {"agent": asdict(project.settings.agent), "exploration": asdict(project.settings.exploration)}
-    parameters = {"config": project.parameter, "seed": 0, "serving": serving.version, **learner}
+    parameters = {"config": project.parameter, "serving": serving.version, **learner}
     outputs = run_step(trainer, {"dataset": (dsl.Dataset, datasets[1])}, **parameters)
     directory, metadata = outputs.artifacts["model"]
     model = read_model(directory)
@@ -176,7 +182,7 @@ def test_the_trainer_goes_on_from_what_serves(project, datasets, models, run_ste
 def test_the_evaluator_gives_the_judgement_of_its_function(project, datasets, models, run_step):
     """A gate that needs the weight of a million decisions does not pass, and the step succeeds all the same."""
     gate = replace(project.settings.gate, effective_sample_size=1e6)
-    expected = judge(datasets[1], models[1] / "policy", models[0] / "policy", gate)
+    expected = judge(datasets[1], models[1], models[0], gate)
     artifacts = {"dataset": (dsl.Dataset, datasets[1]), "model": (dsl.Model, models[1])}
     serving = read_model(models[0]).version
     outputs = run_step(evaluator, artifacts, config=project.parameter, serving=serving, gate=asdict(gate))
@@ -202,8 +208,7 @@ def test_the_deployer_deploys_what_passed_and_says_why_it_refuses_the_rest(
     """A refused candidate gets nothing; one that passed gets 20 %."""
     first, second = (read_model(directory).version for directory in models)
     endpoint.deploy(models[0] / "policy")
-    policies = models[1] / "policy", models[0] / "policy"
-    passed = judge(datasets[1], *policies, replace(project.settings.gate, margin=4.0))
+    passed = judge(datasets[1], models[1], models[0], replace(project.settings.gate, margin=4.0))
     assert passed.passed
     refused = replace(passed, outcome="refused", why="Refused: by this test.")
     common = {"config": project.parameter, "canary": 20, "topic": ""}

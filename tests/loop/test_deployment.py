@@ -10,9 +10,8 @@ import pytest
 from recbandits.config import Config
 from recbandits.data import synthetic
 from recbandits.loop.deployment import SCHEDULES, deploy_loop, follow_loop, remove_loop
-from recbandits.loop.settings import Settings
+from recbandits.loop.settings import Settings, settings_from
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import settings_from
 from recbandits.platforms import choose
 from recbandits.platforms.gcp.warehouse import BigQueryWarehouse
 from recbandits.platforms.protocol import PlatformError
@@ -175,4 +174,4 @@ def test_who_follows_a_loop_sees_its_verdicts_the_traffic_and_a_start_up_that_fa
 
 def test_on_this_machine_the_loop_is_not_deployed():
     with pytest.raises(PlatformError, match="platform must be 'gcp' to deploy the loop; on this machine, `make loop`"):
-        deploy_loop(Config())
+        deploy_loop(Config(), SETTINGS, synthetic.generate())

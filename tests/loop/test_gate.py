@@ -15,7 +15,7 @@ from benchmarks import gate as benchmark
 from recbandits.exploration import Exploration
 from recbandits.loop import gate as gate_module
 from recbandits.loop.gate import Judgement, judge_log, probabilities_of
-from recbandits.loop.ingest import decisions_of, ingest, log_of
+from recbandits.loop.ingest import log_of
 from recbandits.loop.settings import Gate, Guardrail, Settings
 from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
@@ -238,24 +238,6 @@ def test_a_policy_that_reads_numbers_of_candidates_is_judged_by_those_of_the_log
             assert re.match(
                 "it cannot be judged by this log, (candidate.features must|unknown item ids)", judgement.missing
             )
-
-
-def test_directories_are_judged_as_their_policies(exported, tmp_path):
-    """Decisions of the first policy are ingested; the second is judged by the held-out ones."""
-    serving = load(exported[0])
-    rng, users, items = np.random.default_rng(0), np.repeat(np.arange(1, 31), 20), ["101", "102", "103", "104", "105"]
-    recommendations = [serving.recommend({"age": user / 30}, items, rng=rng, user_id=f"{user}") for user in users]
-    times = [NOON + timedelta(seconds=row) for row in range(len(users))]
-    rewards = [
-        Reward(each.event_id, time, rng.integers(1, 6)) for each, time in zip(recommendations, times, strict=True)
-    ]
-    warehouse = LocalWarehouse()
-    warehouse.write([each.interaction(time) for each, time in zip(recommendations, times, strict=True)] + rewards)
-    ingest(warehouse, NOON, NOON + timedelta(hours=1), STARS, serving.features, tmp_path / "dataset")
-    judgement = gate_module.judge(tmp_path / "dataset", exported[1], exported[0])
-    held_out = decisions_of(tmp_path / "dataset", held_out=True)
-    assert judgement == judge_log(held_out, load(exported[1]), serving)
-    assert 0 < judgement.decisions == len(held_out) < len(users)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ from true_policies import NOON
 
 from benchmarks import gate as benchmark
 from recbandits.loop.__main__ import settings_of
-from recbandits.loop.canary import Experiment
+from recbandits.loop.canary import Experiment, compare, decide
 from recbandits.loop.gate import predicted_values
-from recbandits.loop.guardrail import compare, decide
 from recbandits.loop.settings import Guardrail, Settings
 from recbandits.loop.simulated_users import STARS
 

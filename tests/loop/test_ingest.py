@@ -2,7 +2,7 @@ import dataclasses
 import json
 import random
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,9 @@ from recbandits.data.examples import make_examples
 from recbandits.data.features import Features
 from recbandits.data.tfrecords import find_records
 from recbandits.data.trajectories import read_examples
-from recbandits.loop.importing import import_log, simulate_log
-from recbandits.loop.ingest import decisions_of, ingest, read_manifest, titles_of
+from recbandits.loop.ingest import decisions_of, import_log, ingest, read_manifest, titles_of
 from recbandits.loop.settings import Settings
+from recbandits.loop.simulate import simulate_log
 from recbandits.loop.simulated_users import STARS
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.warehouse import Join
@@ -107,7 +107,8 @@ def test_any_order_of_delivery_and_any_repetition_give_the_same_bytes(dataset, r
     assert ingest(warehouse, START, END, RULE, features, tmp_path, titles=titles) == manifest
     for file in directory.iterdir():
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
-    assert ingest(warehouse, START, END, RULE, features, tmp_path, titles=titles) == manifest
+    start = START.astimezone(timezone(timedelta(hours=2)))
+    assert ingest(warehouse, start, END, RULE, features, tmp_path, titles=titles) == manifest, "in another zone"
 
 
 def test_invalid_decisions_and_rewards_are_quarantined_once_and_counted_once(records, features, tmp_path):

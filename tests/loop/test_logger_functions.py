@@ -7,7 +7,7 @@ import pytest
 from cloudevents.conversion import to_binary
 
 from recbandits.config import Config
-from recbandits.loop.steps import FUNCTIONS
+from recbandits.loop.core import FUNCTIONS
 from recbandits.platforms import choose
 from recbandits.platforms.local.functions import event
 from recbandits.platforms.local.messages import Message

@@ -20,14 +20,13 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.loop.importing import import_log, simulate_log
-from recbandits.loop.ingest import ingest
+from recbandits.loop.core import LOGGERS, PIPELINE, TEMPLATES, Plan, due, re_training_parameters
+from recbandits.loop.ingest import import_log, ingest
 from recbandits.loop.live import Loop
-from recbandits.loop.models import keep_model, read_model
+from recbandits.loop.models import keep_model, read_model, serving_model
 from recbandits.loop.settings import Gate, Settings
+from recbandits.loop.simulate import simulate_log
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import LOGGERS, TEMPLATES, logger_name, re_training_parameters
-from recbandits.loop.trigger import PIPELINE, Plan, due, serving_model
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction, Reward
@@ -165,7 +164,7 @@ def rows(loop, name):
 
 def measure(loop):
     """Return what must not grow: memory and descriptors of each unit, and the events that wait."""
-    functions = {name: loop.platform.functions.unit(name) for name in map(logger_name, LOGGERS)}
+    functions = {name: loop.platform.functions.unit(name) for name in LOGGERS.values()}
     units = {"endpoint": loop.endpoint.unit} | functions
     processes = {name: unit.members() for name, unit in units.items()}
     return {

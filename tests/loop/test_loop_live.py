@@ -24,7 +24,8 @@ import pytest
 import recbandits
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.loop.__main__ import canary_waits, decided, main, run, settings_of
+from recbandits.loop.__main__ import decided, main, run, settings_of
+from recbandits.loop.canary import find_experiment
 from recbandits.loop.live import Loop
 from recbandits.loop.page import gain_sentence, rounds_of, true_values, write_page
 from recbandits.platforms.local.warehouse import LocalWarehouse
@@ -85,7 +86,7 @@ def test_the_last_policy_is_truly_better_than_the_first(ended):
     assert len(rounds) == ROUNDS + 1
     policies = {version: load(loop.models / version / "policy") for version in set(rounds["version"])}
     visits = loop.users.visits(4000, np.random.default_rng(SETTINGS.seed), SETTINGS.candidates)
-    values = true_values(loop.users, policies, rounds, visits, loop.drift)
+    values = true_values(loop.users, policies, rounds, visits, loop.simulator.drift)
     last = values.query(f"round == {ROUNDS}").set_index("learner")
     assert 0 < last.loc["learning", "gain_low"] < last.loc["learning", "gain"]
     assert last["value"].loc[["uniform", "frozen", "learning", "oracle"]].is_monotonic_increasing
@@ -128,11 +129,11 @@ def test_no_process_is_left(ended):
     assert ended.left == []
 
 
-def test_a_canary_waits_until_the_verdict_of_the_guardrail(ended):
-    verdicts = ended.loop.platform.warehouse.verdicts()
-    assert not canary_waits(verdicts.iloc[:1]), "the first policy is no canary"
-    second = verdicts[verdicts["kind"] == "deployed"].index[1]
-    assert canary_waits(verdicts.loc[:second])
+def test_a_loop_of_some_rounds_ends_with_a_verdict_on_its_last_canary(ended):
+    """Its canary has been decided long before the time to settle is over."""
+    verdicts, shares = ended.loop.platform.warehouse.verdicts(), ended.loop.endpoint.traffic_split
+    experiment = find_experiment(shares, verdicts)
+    assert experiment is None or experiment.promoted
 
 
 class Interrupted(NamedTuple):
@@ -219,10 +220,9 @@ def test_a_loop_trains_by_its_cron_string_alone(interrupted):
 def test_a_directory_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop" / "thesis.txt").write_text("mine")
-    loop = Loop(Config(artifacts=str(tmp_path)), SETTINGS)
-    with pytest.raises(PlatformError, match=r"must be the directory of a loop, it has no loop\.json"):
+    refused = pytest.raises(PlatformError, match=r"must be the directory of a loop, it has no loop\.json")
+    with refused, Loop(Config(artifacts=str(tmp_path)), SETTINGS) as loop:
         loop.prepare(synthetic.generate())
-    loop.stop()
     assert [path.name for path in (tmp_path / "loop").iterdir()] == ["thesis.txt"]
 
 

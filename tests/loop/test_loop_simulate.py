@@ -193,9 +193,8 @@ def test_ratings_follow_the_current_drift(users):
     """Squared errors of 4,000 ratings by the old preferences less by the new ones: positive once they have drifted."""
     for degree in (0, 1):
         publisher, endpoint = MemoryPublisher(), FirstCandidateEndpoint()
-        simulator, clock = make_simulator(
-            users, endpoint, publisher, rate=10, instances=200, drift=lambda _, d=degree: d
-        )
+        simulator, clock = make_simulator(users, endpoint, publisher, rate=10, instances=200)
+        simulator.drift = lambda _, d=degree: d
         simulator.ask(20)
         report_all(simulator, clock)
         values = first_values(publisher.rewards)

@@ -2,23 +2,15 @@
 
 import json
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from recbandits.agents.parameters import LinUCB
 from recbandits.config import Config
-from recbandits.loop.settings import Gate, Settings
+from recbandits.loop.models import config_parameter, models_of, models_uri, platform_of
+from recbandits.loop.settings import Gate, Settings, settings_from
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import (
-    config_parameter,
-    models_of,
-    models_uri,
-    platform_of,
-    settings_from,
-    time_of,
-)
 from recbandits.platforms.warehouse import Join
 
 
@@ -54,9 +46,3 @@ def test_a_step_on_google_cloud_finds_buckets_as_directories():
     assert platform_of(parameter).config.bucket == config.bucket == "movie-lab-42-recbandits-v1"
     assert models_uri(config) == "gs://movie-lab-42-recbandits-v1/models"
     assert models_of(platform_of(parameter).config) == Path("/gcs/movie-lab-42-recbandits-v1/models")
-
-
-def test_times_need_a_zone():
-    assert time_of("2026-01-01T13:00:00+01:00") == datetime(2026, 1, 1, 12, tzinfo=UTC)
-    with pytest.raises(ValueError, match="time must be a time with its zone"):
-        time_of("2026-01-01T13:00:00")

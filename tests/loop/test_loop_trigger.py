@@ -9,10 +9,9 @@ import pytest
 from kfp import compiler, dsl
 
 from recbandits.config import Config
-from recbandits.loop.core import PipelineCore
+from recbandits.loop.core import PIPELINE, PipelineCore, due, plan_now, span
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.trigger import PIPELINE, due, plan_now, span
 from recbandits.platforms.local.pipelines import LocalPipelines
 from recbandits.platforms.local.units import units_below
 from recbandits.platforms.local.warehouse import LocalWarehouse
@@ -173,7 +172,6 @@ def quick_pipeline(
     holdout: float,
     agent: dict,
     exploration: dict,
-    seed: int,
     gate: dict,
     canary: int,
     start: str,

@@ -281,8 +281,18 @@ def test_the_join_is_monitored_by_its_lag_and_its_missing_rewards(users, serving
     assert table["lag"].tolist() == [2.0, 2.0]
     assert table["missing"].tolist() == [part["reward_time"].null_count / 2000 for part in (first, second)]
     assert table["alarm"][0] == ""
-    assert "of the decisions have no reward, significantly more than 20%" in table["alarm"][1]
+    shares = [f"{share:.1%}" for share in table["missing"]]
+    expected = f"{shares[1]} of the decisions have no reward, significantly more than {shares[0]}."
+    assert table["alarm"].tolist() == ["", expected]
     assert (table["low"] < table["missing"]).all()
+
+
+def test_a_share_of_missing_rewards_that_stays_raises_no_alarm(users, serving):
+    """Nine in ten users never click."""
+    periods = [draw_decisions(users, serving, seed=seed, start=EDGES[seed], missing=0.9) for seed in (0, 1)]
+    table = monitors.joins(pa.concat_tables(periods), EDGES)
+    assert (table["missing"] > 0.8).all()
+    assert not table["alarm"].any()
 
 
 def test_a_period_without_decisions_is_left_out(decisions, serving):

@@ -9,8 +9,8 @@ from recbandits.agents.parameters import LinUCB
 from recbandits.data import Features, synthetic_open_bandit
 from recbandits.exploration import Exploration
 from recbandits.loop.gate import judge_log
-from recbandits.loop.importing import import_log, read_log, write_log
-from recbandits.loop.memory import MemoryCore
+from recbandits.loop.ingest import import_log, read_log, write_log
+from recbandits.loop.rounds import MemoryCore
 from recbandits.loop.settings import Gate, Guardrail, Settings
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.warehouse import Join
@@ -60,7 +60,7 @@ def core(logs, tmp_path):
     core = MemoryCore(LocalWarehouse(), features, SETTINGS, overlap=MONTHS)
     summary = import_log(core.warehouse, *read_log(tmp_path / "log"))
     start, end = (pd.Timestamp(summary[name]).to_pydatetime() for name in ("start", "end"))
-    core.deploy(core.train(start, end)[0], None, end)
+    core.deploy(core.train(start, end), None, end)
     return core
 
 
@@ -74,7 +74,7 @@ def test_a_log_of_anonymous_visitors_is_learnt_judged_and_deployed_by_the_core(l
     assert (verdict.kind, verdict.against) == ("deployed", first), verdict.why
     assert core.endpoint.traffic_split == {first: 80, verdict.version: 20}
     assert core.models[verdict.version].agent.learned_events.numpy().size > 9_500
-    _, held_out = core.train(START, now)
+    held_out = core.train(START, now).held_out
     assert len(held_out) == pytest.approx(10_000, abs=300)
     judgement = judge_log(held_out, *(core.models[name].policy for name in (verdict.version, first)), SETTINGS.gate)
     assert verdict.difference == pytest.approx(judgement.difference)

@@ -9,10 +9,9 @@ from kfp.components import load_component_from_file
 
 from recbandits.config import Config
 from recbandits.loop import pipelines
+from recbandits.loop.core import PIPELINE, TEMPLATES, re_training_parameters, start_up_parameters
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import TEMPLATES, re_training_parameters, start_up_parameters
-from recbandits.loop.trigger import PIPELINE
 from recbandits.platforms.pipelines import IMAGE
 
 NAMES = ("start_up", "re_training")

@@ -8,7 +8,7 @@ import pytest
 from true_policies import policy
 
 from recbandits.loop.gate import probabilities_of
-from recbandits.loop.rounds import Loop, by_learner, gain, poisoned, run_rounds
+from recbandits.loop.rounds import Loop, by_learner, gain, run_rounds
 from recbandits.loop.settings import Guardrail, Settings
 from recbandits.loop.simulated_users import STARS
 
@@ -21,14 +21,14 @@ NUMBERS = ("kind", "version", "against", "why", "difference", "low", "high", "ef
 
 @pytest.fixture(scope="module")
 def runs(users):
-    return run_rounds(users, 5, SETTINGS, seeds=range(3), learners=("learning", "frozen"))
+    return run_rounds(users, [0] * 6, SETTINGS, seeds=range(3), learners=("learning", "frozen"))
 
 
 @pytest.fixture(scope="module")
 def drifted(users):
     """Preferences drift before the third re-training."""
     learners = "forgetting", "frozen"
-    return run_rounds(users, 5, SETTINGS, seeds=range(3), learners=learners, drift=[0, 0, 1, 1, 1, 1])
+    return run_rounds(users, [0, 0, 1, 1, 1, 1], SETTINGS, seeds=range(3), learners=learners)
 
 
 def test_the_last_served_policy_is_better_than_the_first(runs):
@@ -59,7 +59,7 @@ def test_the_forgetting_loop_recovers_from_drift_and_the_frozen_policy_does_not(
 
 
 def test_runs_are_the_same_when_run_again(users, runs):
-    repeated = run_rounds(users, 2, SETTINGS, seeds=[1], learners=("learning",))
+    repeated = run_rounds(users, [0] * 3, SETTINGS, seeds=[1], learners=("learning",))
     part = runs[(runs["seed"] == 1) & (runs["learner"] == "learning") & (runs["round"] <= 2)]
     pd.testing.assert_frame_equal(repeated, part.reset_index(drop=True), check_dtype=False)
 
@@ -70,14 +70,14 @@ def test_a_candidate_that_learnt_from_poisoned_rewards_is_stopped_by_the_gate(us
     loop.begin()
     before = loop.endpoint.traffic_split
     loop.serve()
-    candidate, held_out = loop.learn(poisoned)
-    judgement = loop.judge(candidate, held_out)
+    candidate = loop.learn(lambda log: dataclasses.replace(log, reward=6.0 - log.reward))
+    judgement = loop.judge(candidate)
     verdict = loop.release(candidate, judgement)
     assert verdict.kind in ("held", "refused")
     assert judgement.low < -judgement.margin
     assert loop.endpoint.traffic_split == before
-    candidate, held_out = loop.learn()
-    assert loop.release(candidate, loop.judge(candidate, held_out)).kind == "deployed"
+    candidate = loop.learn()
+    assert loop.release(candidate, loop.judge(candidate)).kind == "deployed"
 
 
 def test_a_deployed_policy_that_turns_bad_is_rolled_back_by_the_guardrail(users):
@@ -85,13 +85,13 @@ def test_a_deployed_policy_that_turns_bad_is_rolled_back_by_the_guardrail(users)
     loop = Loop(users, dataclasses.replace(SETTINGS, guardrail=Guardrail(canary=30, holdback=20, least=50, most=500)))
     first = loop.begin().version
     loop.serve()
-    candidate, held_out = loop.learn()
-    assert loop.release(candidate, loop.judge(candidate, held_out)).kind == "deployed"
-    _, verdicts = loop.serve()
+    candidate = loop.learn()
+    assert loop.release(candidate, loop.judge(candidate)).kind == "deployed"
+    verdicts = loop.serve()
     assert [verdict.kind for verdict in verdicts][-1] == "promoted"
     loop.endpoint.policies[candidate.version] = policy(users, -5.0)
     for _ in range(5):
-        _, verdicts = loop.serve()
+        verdicts = loop.serve()
         if verdicts:
             break
     assert [(verdict.kind, verdict.version, verdict.against) for verdict in verdicts] == [
@@ -107,7 +107,7 @@ def test_each_decision_is_logged_once_with_its_propensity(users):
     loop.serve()
     counts = loop.warehouse.counts(loop.now.replace(year=2025), loop.now, SETTINGS.join)
     assert counts.joined + counts.defaulted == SETTINGS.first + SETTINGS.decisions
-    log = loop.learn()[1]
+    log = loop.learn().held_out
     probabilities = probabilities_of(loop.serving().policy, log)
     np.testing.assert_allclose(probabilities[np.arange(len(log)), log.action], log.propensity, rtol=1e-5)  # float32
 
@@ -122,8 +122,8 @@ def test_a_round_of_the_core_is_the_same_as_its_parts(users):
         if by_core:
             verdicts.append(loop.retrain_now())
         else:
-            candidate, held_out = loop.learn()
-            verdicts.append(loop.release(candidate, loop.judge(candidate, held_out)))
+            candidate = loop.learn()
+            verdicts.append(loop.release(candidate, loop.judge(candidate)))
     assert verdicts[0].kind == "deployed"
     assert [getattr(verdicts[0], name) for name in NUMBERS] == [getattr(verdicts[1], name) for name in NUMBERS]
 
@@ -147,8 +147,3 @@ def test_visitors_without_an_id_are_split_by_the_shares(users):
     requests = users.contexts(rows), users.candidate_ids(items)
     versions, _, _ = loop.endpoint.decide([None] * 4000, *requests, np.random.default_rng(1).random(4000))
     assert (versions != first.version).mean() == pytest.approx(0.3, abs=0.03)
-
-
-def test_drift_is_given_for_every_span(users):
-    with pytest.raises(ValueError, match="drift must be of 3 spans of traffic, one more than rounds, got 2"):
-        run_rounds(users, 2, SETTINGS, drift=[0, 1])

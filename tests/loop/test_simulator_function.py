@@ -1,29 +1,35 @@
 """The function that Cloud Scheduler calls, through functions-framework: visits at a rate, and rewards in the topic."""
 
+import json
+from dataclasses import asdict
+
 import functions_framework
 import pytest
 
 from recbandits.config import Config
 from recbandits.data import synthetic
+from recbandits.loop.core import FUNCTIONS
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
-from recbandits.loop.steps import FUNCTIONS
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoints
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Reward
+
+SETTINGS = Settings(STARS, movies=20, rank=2, candidates=5, delay=0.05)
 
 
 class FirstChoice:
     """An endpoint that shows all users the first candidate, unless it is down."""
 
     def __init__(self):
-        self.visits, self.away = 0, False
+        self.visits, self.away, self.sizes = 0, False, set()  # the last are numbers of candidates
 
     def predict(self, instances):
         if self.away:
             raise PlatformError("the endpoint does not answer")
         start, self.visits = self.visits, self.visits + len(instances)
+        self.sizes |= {len(instance["candidates"]) for instance in instances}
         return [
             {"event_id": f"event-{start + number}", "item_ids": instance["candidates"][:1]}
             for number, instance in enumerate(instances)
@@ -34,7 +40,7 @@ class FirstChoice:
 def users(tmp_path_factory):
     """Directory of simulated users."""
     directory = tmp_path_factory.mktemp("users")
-    SimulatedUsers.of(Settings(STARS, movies=20, rank=2, delay=0.05), synthetic.generate()).save(directory)
+    SimulatedUsers.of(SETTINGS, synthetic.generate()).save(directory)
     return directory
 
 
@@ -44,6 +50,7 @@ def config(users, tmp_path, monkeypatch):
     config = Config(artifacts=str(tmp_path))
     monkeypatch.setenv("RECBANDITS_CONFIG", str(config.write(tmp_path / "recbandits.toml")))
     monkeypatch.setenv("RECBANDITS_USERS", str(users))
+    monkeypatch.setenv("RECBANDITS_SETTINGS", json.dumps(asdict(SETTINGS)))
     return config
 
 
@@ -67,6 +74,7 @@ def test_visits_are_answered_and_their_rewards_are_published(config, endpoint, c
     counts = client.post("/", json={"seconds": 1, "rate": 20, "instances": 2}).get_json()
     assert 2 <= counts["visits"] == counts["answered"] == endpoint.visits
     assert counts["visits"] % 2 == 0
+    assert endpoint.sizes == {SETTINGS.candidates}, "of the loop, not of the class"
     assert counts["reports"] == counts["reported"] == messages.backlog("rewards")
     assert counts["waiting"] == 0
     rewards = [Reward.from_json(message.data.decode()) for message in messages.take(subscription, 100)]

@@ -9,7 +9,7 @@ from cloudevents.conversion import to_binary
 from cloudevents.http import CloudEvent
 
 from recbandits.config import Config
-from recbandits.loop.steps import FUNCTIONS
+from recbandits.loop.core import FUNCTIONS
 from recbandits.platforms import choose
 from recbandits.platforms.functions import EVENT
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from recbandits.data import Features
 from recbandits.exploration import Exploration
-from recbandits.loop.memory import serve_in_memory
+from recbandits.loop.rounds import serve_in_memory
 from recbandits.records import Log
 from recbandits.serving.scorer import Scorer, linear_head
 

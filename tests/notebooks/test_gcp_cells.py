@@ -19,9 +19,10 @@ import pytest
 from google.cloud import aiplatform
 
 from recbandits.config import Config
+from recbandits.loop.core import TEMPLATES, re_training_parameters
+from recbandits.loop.models import config_parameter
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import TEMPLATES, config_parameter, re_training_parameters
 from recbandits.notebook import show
 from recbandits.platforms import choose
 from recbandits.platforms.gcp import endpoints

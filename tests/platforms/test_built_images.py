@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from recbandits.config import Config
 from recbandits.platforms.images import image_steps
 from recbandits.platforms.local.images import LocalImages, find_engine
-from recbandits.serving.metrics import read_metrics
+from recbandits.serving.handler import read_metrics
 from recbandits.serving.policy import load
 from tests.sockets import free_ports, get_json, get_text
 from tools.lock import ROOT

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from recbandits.loop.steps import FUNCTIONS
+from recbandits.loop.core import FUNCTIONS
 from recbandits.platforms.gcp.functions import pack
 
 RECORDER = Path(__file__).parents[1] / "recorder.py"
@@ -61,7 +61,7 @@ assert "CreateTopic" in cloud.methods()
 """
 TICK = """
 assert callable(main.tick)
-from recbandits.loop.steps import TEMPLATES
+from recbandits.loop.core import TEMPLATES
 assert platform.pipelines.run(TEMPLATES / "re_training.yaml", "first").state == "succeeded"
 assert len(cloud.requests("CreatePipelineJob")) == 1
 """

@@ -13,7 +13,7 @@ from recbandits.platforms.gcp.endpoints import GcpEndpoints, StickyEndpoint
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.policy import load
 from recbandits.serving.predictor import BanditPredictor
-from recbandits.serving.traffic_split import TrafficSplit
+from recbandits.serving.versions import TrafficSplit
 
 PROJECT = "movie-lab-42"
 CONFIG = Config(platform="gcp", project=PROJECT)

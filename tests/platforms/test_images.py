@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from recbandits.config import Config
-from recbandits.platforms.images import DOCKERFILE, checkout, context, image_steps, instructions, rebuilt, targets
+from recbandits.platforms.images import DOCKERFILE, checkout, context, image_steps, instructions, targets
 from recbandits.platforms.local.images import LocalImages
 from recbandits.platforms.protocol import PlatformError
 from tools.lock import ROOT
@@ -224,24 +224,6 @@ def test_outside_a_checkout_there_is_nothing_to_build(tmp_path):
 def test_instructions_are_split_as_docker_does():
     text = "# syntax\nfrom a AS b\n\nRUN one \\\n    # not a step\n    && two\nENV A=1 \\\n    B=2\n"
     assert instructions(text) == [("FROM", "a AS b"), ("RUN", "one && two"), ("ENV", "A=1 B=2")]
-
-
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ("requirements.txt", "011111111"),
-        ("src/a.py", "000010111"),
-        ("README.md", "000000011"),
-        ("source.py", "000000000"),
-    ],
-)
-def test_steps_are_repeated_from_the_first_one_that_copies_what_changed(changed, expected):
-    """Through stages: one that begins with a stage, or copies from it, follows it."""
-    text = (
-        "FROM python AS lock\nCOPY requirements.txt ./\nRUN pip install\nFROM lock AS wheel\nCOPY src src\n"
-        "FROM lock\nCOPY --from=wheel /dist dist\nCOPY --chown=1 README.md ./\nUSER 1"
-    )
-    assert "".join(str(int(is_rebuilt)) for is_rebuilt in rebuilt(instructions(text), changed)) == expected
 
 
 LABELS = ["--label", "app=recbandits", "--label", "prefix=recbandits", "--label", "version=v7"]

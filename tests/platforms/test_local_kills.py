@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from recbandits.config import Config
-from recbandits.loop.steps import FUNCTIONS
+from recbandits.loop.core import FUNCTIONS
 from recbandits.platforms import choose
 from recbandits.platforms.functions import Function
 from recbandits.platforms.jobs import Job

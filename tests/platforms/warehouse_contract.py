@@ -196,6 +196,14 @@ class WarehouseContract:
         assert users["user_id"].isna().sum() == 2
         assert sorted(zip(users["decisions"], users["total"], strict=True)) == [(1, 0.0), (1, 3.0), (2, 1.0)]
 
+    def test_the_decisions_of_a_version_are_counted_with_and_without_rewards(self, warehouse):
+        """A reward, one outside any range, and none; an event that is logged twice is one decision."""
+        warehouse.write(
+            [decision("p", 0), decision("q", 1), decision("r", 2), decision("s", 3, "b"), decision("t", 10)]
+        )
+        warehouse.write([reward("p", 1, 5.0), reward("q", 2, 1e300), decision("p", 4)])
+        assert [warehouse.served(START, time_at(10), version) for version in ("a", "b", "c")] == [3, 1, 0]
+
     def test_verdicts_are_stored_in_order_with_their_missing_values(self, warehouse):
         second = Verdict("v2", time_at(5), "refused", "b", "a", "the difference may be -0.3", -0.1, -0.3, 0.1, 250.5)
         first = Verdict("v1", time_at(1), "deployed", "a", "", "nothing serves yet")

@@ -193,9 +193,9 @@ def sentence(call, /, *arguments, **keywords):
     return None
 
 
-def test_a_data_frame_is_refused_by_row_with_the_sentence_of_the_record():
+def test_true_in_a_column_of_objects_is_no_number():
     frame = pd.DataFrame([GOOD[Reward], GOOD[Reward] | {"value": True}], dtype=object)
-    assert sentence(from_table, frame, Reward) == "row 1: value must be a finite number, got True"
+    assert sentence(from_table, frame, Reward) == "value must be a finite number, got True"
 
 
 @each_kind
@@ -397,7 +397,7 @@ def test_a_missing_number_is_nan_in_a_column_of_pandas():
     with pytest.raises(ValueError, match=r"^row 0: low must be a finite number, or None, got .*inf"):
         from_table(frame.assign(low=[float("inf"), -0.3]), Verdict)
     rewards = to_table([record(Reward)]).to_pandas().assign(value=[float("nan")])
-    with pytest.raises(ValueError, match=r"^row 0: value must be a finite number, got .*nan"):
+    with pytest.raises(ValueError, match=r"^row 0: value must be a finite number, got None"):
         from_table(rewards, Reward)
 
 

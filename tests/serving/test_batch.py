@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from recbandits.serving import policy, versions
+from recbandits.serving import policy, predictor
 from recbandits.serving.schemas import Instance, Prediction
 
 
@@ -18,7 +18,7 @@ def test_good_lines_are_answered_in_order_and_bad_ones_named(exported, tmp_path)
     texts = [json.dumps(each).encode() for each in instances]
     texts[3:3] = [b"", b"{", b'{"user": 3}', b'{"candidates": [999]}', b"\xff", b'{"user_id": 1}, {"user_id": 2}']
     source.write_bytes(b"\n".join(texts))
-    results = versions.batch_predict(exported[0], source, tmp_path / "out.jsonl")
+    results = predictor.batch_predict(exported[0], source, tmp_path / "out.jsonl")
     assert (results.answered, results.refused) == (30, 5)
     predictions = lines(results.predictions)
     assert [each["instance"] for each in predictions] == instances
@@ -43,7 +43,7 @@ def test_a_number_that_may_have_been_rounded_is_no_id(exported, tmp_path):
     source, rounded = tmp_path / "in.jsonl", "must be text, because a number of 2^53 or more may have been rounded"
     ids = ["9007199254740993.0", "9007199254740993", '"9007199254740993"', "7.0"]
     source.write_text("".join(f'{{"user_id": {number}}}\n' for number in ids))
-    results = versions.batch_predict(exported[0], source, tmp_path / "out.jsonl")
+    results = predictor.batch_predict(exported[0], source, tmp_path / "out.jsonl")
     assert [each["instance"]["user_id"] for each in lines(results.predictions)] == ["9007199254740993", 7.0]
     assert [each["error"] for each in lines(results.refusals)] == [
         f"user_id {rounded}, got 9007199254740992.0",
@@ -62,6 +62,6 @@ def test_a_batch_without_a_policy_is_refused(tmp_path):
     (tmp_path / "in.jsonl").write_text("{}")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="there is no policy in"):
-        versions.batch_predict(tmp_path / "empty", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+        predictor.batch_predict(tmp_path / "empty", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     with pytest.raises(ValueError, match="there is nothing at"):
-        versions.batch_predict(tmp_path / "none", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+        predictor.batch_predict(tmp_path / "none", tmp_path / "in.jsonl", tmp_path / "out.jsonl")

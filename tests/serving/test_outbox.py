@@ -1,9 +1,8 @@
 """What leaves a server, leaves it later, weighted right, or is counted."""
 
 import json
+import random
 import socket
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime
 
@@ -49,7 +48,7 @@ class ListSink(list):
 
 def waiting_sink():
     sink = ListSink()
-    return sink, Outbox(lambda: sink, batch=10, seconds=0.001, seed=1, max_bytes=100_000)
+    return sink, Outbox(lambda: sink, batch=10, seconds=0.001, max_bytes=100_000)
 
 
 class Cloud:
@@ -110,7 +109,7 @@ def test_messages_put_without_a_consumer_arrive_when_a_consumer_starts(cloud):
 def test_a_server_that_never_answers_blocks_no_caller_and_the_remaining_messages_fail(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("PUBSUB_EMULATOR_HOST", f"127.0.0.1:{silent.getsockname()[1]}")
-        outbox = Outbox(lambda: PubSubSink(TOPIC), batch=10, seed=1, max_bytes=100_000)
+        outbox = Outbox(lambda: PubSubSink(TOPIC), batch=10, max_bytes=100_000)
         for number in range(1000):
             outbox.put(Decision(number), NOW)
         counters = outbox.close(0.2)
@@ -129,7 +128,8 @@ def test_records_weighted_by_their_pass_probability_count_what_was_put():
     counts = []
     for seed in range(60):
         sink = ListSink()
-        outbox = Outbox(lambda sink=sink: sink, batch=20, seconds=0.001, seed=seed, max_bytes=200_000)
+        random.seed(seed)
+        outbox = Outbox(lambda sink=sink: sink, batch=20, seconds=0.001, max_bytes=200_000)
         for number in range(5000):
             outbox.put(Decision(number), NOW)
             if number == 2500:
@@ -184,41 +184,10 @@ def test_many_large_records_go_in_several_requests(cloud):
     assert max(sizes) < 10_000_000
 
 
-FORK = """
-import os, sys
-from datetime import UTC, datetime
-from recbandits.records import Interaction
-from recbandits.serving.outbox import Outbox
-
-class Decision:
-    size = 1000
-    def __init__(self, name): self.name = name
-    def interaction(self, time, pass_prob): return Interaction(self.name, time, "v", "u", "{}", ("a",), "a", 1.0)
-
-class Print:
-    def send(self, events):
-        for each in events: os.write(1, f"{os.getpid() == parent} {each.event_id}\\n".encode())
-
-parent = os.getpid()
-outbox = Outbox(Print, seconds=60)
-outbox.put(Decision("before"), datetime.now(UTC))
-child = os.fork()
-outbox.put(Decision("child" if child == 0 else "after"), datetime.now(UTC))
-assert outbox.counters["put"] == (1 if child == 0 else 2)
-outbox.close()
-if child: os.waitpid(child, 0)
-"""
-
-
-def test_a_forked_process_shares_neither_thread_nor_queue():
-    process = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=60)
-    assert sorted(process.stdout.split("\n")) == ["", "False child", "True after", "True before"], process.stderr
-
-
 def test_the_queue_is_bounded_in_bytes():
     """1,000 decisions of 1 kB come while the sink waits; half of 100 kB is kept as it is, and little more."""
     sink = ListSink()
-    outbox = Outbox(lambda: sink, batch=10, seconds=0.001, seed=1, max_bytes=100_000)
+    outbox = Outbox(lambda: sink, batch=10, seconds=0.001, max_bytes=100_000)
     for number in range(1000):
         outbox.put(Decision(number), NOW)
         assert outbox.counters["bytes"] <= 100_000
@@ -255,10 +224,11 @@ def test_the_thread_outlives_any_exception_of_a_sink_or_a_decision(error):
             raise error("no record")
 
     class FullMemory:
-        has_events = False
-
         def append(self, events):
             raise error("no memory")
+
+        def replay(self, batch):
+            return []
 
         def close(self):
             pass

@@ -29,8 +29,8 @@ from recbandits.platforms.local.messages import LocalMessages
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction
 from recbandits.serving import manifest, policy
-from recbandits.serving.metrics import read_metrics
-from recbandits.serving.predictor import MAX_BODY_BYTES, BanditPredictor
+from recbandits.serving.handler import MAX_BODY_BYTES, read_metrics
+from recbandits.serving.predictor import BanditPredictor
 from recbandits.serving.schemas import Response
 from recbandits.serving.sinks import count_missing
 from tests.sockets import free_ports
@@ -193,7 +193,7 @@ REFUSED = [
     ('{"instances": [{"user_id": 7, "k": 41}]}', 422, "k must be a whole number from 1 to the number of candidates"),
     ('{"instances": [{"user_id": 7, "seed": -1}]}', 422, "instances[0].seed must be greater than or equal to 0"),
     ('{"instances": [{"seed": 9007199254740992}]}', 422, "instances[0].seed must be less than 9007199254740992"),
-    ('{"instances": [{"features": {"age": 1}}]}', 422, "instances[0].features is not known, did you mean 'context'?"),
+    ('{"instances": [{"contexts": {"age": 1}}]}', 422, "instances[0].contexts is not known, did you mean 'context'?"),
     (
         '{"instances": [{"context": {"age": NaN}}]}',
         422,
@@ -436,8 +436,8 @@ def test_a_silent_pubsub_fails_no_prediction_and_loses_no_decision(exported, tmp
                 assert (response.status, len(json.loads(response.read())["predictions"])) == (200, 10)
             counters = get_metrics(connection)["outbox"]
     assert (counters["put"], counters["waiting"] + counters["spooled"], counters["delivered"]) == (100, 100, 0)
-    (file,) = tmp_path.iterdir()
-    assert (file.name, len(file.read_text().splitlines())) == ("projects.local.topics.log.jsonl", 100)
+    with contextlib.closing(sqlite3.connect(tmp_path / "projects.local.topics.log.sqlite")) as spool:
+        assert spool.execute("SELECT count(*) FROM events").fetchone() == (100,)
 
 
 class Publisher(grpc.GenericRpcHandler):
@@ -503,7 +503,7 @@ def test_vertex_starts_the_same_predictor_without_the_other_routes(exported):
         "AIP_HEALTH_ROUTE": "/v1/health",
         "AIP_PREDICT_ROUTE": "/v1/predict",
         "AIP_STORAGE_URI": str(exported[0]),
-        "HANDLER_MODULE": "recbandits.serving.predictor",
+        "HANDLER_MODULE": "recbandits.serving.handler",
         "HANDLER_CLASS": "BanditHandler",
         "PREDICTOR_MODULE": "recbandits.serving.predictor",
         "PREDICTOR_CLASS": "BanditPredictor",

@@ -13,7 +13,7 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.platforms.local.endpoints import LocalEndpoints, SocketConnection, socket_of
-from recbandits.serving.predictor import MAX_BODY_BYTES, MAX_CONCURRENT_PREDICTIONS, MAX_RESPONSE_BYTES
+from recbandits.serving.handler import MAX_BODY_BYTES, MAX_CONCURRENT_PREDICTIONS, MAX_RESPONSE_BYTES
 from recbandits.serving.server import CLIENT_TIMEOUT, MAX_CONNECTIONS
 
 JSON = {"content-type": "application/json"}

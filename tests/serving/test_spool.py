@@ -1,16 +1,16 @@
 """Events that cannot be published stay on the disk, survive a SIGKILL, and are published by the next process."""
 
-import errno
+import contextlib
 import json
 import os
 import random
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -46,11 +46,17 @@ class Sink(list):
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "spool" / "events.jsonl"
+    return tmp_path / "spool" / "events.sqlite"
+
+
+def stored(path):
+    """The ids of the events in a file that no process has."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        return [event_id for (event_id,) in database.execute("SELECT event_id FROM events ORDER BY number")]
 
 
 def make_outbox(sink, spool, **options):
-    return Outbox(lambda: sink, **{"batch": 10, "seconds": 0.001, "seed": 1, "open_spool": lambda: spool} | options)
+    return Outbox(lambda: sink, **{"batch": 10, "seconds": 0.001, "open_spool": lambda: spool} | options)
 
 
 def events(*numbers):
@@ -73,7 +79,6 @@ def test_what_cannot_be_published_goes_to_the_disk_and_is_published_when_the_sin
         outbox.put(Decision(number), NOW)
     until(lambda: outbox.counters["spooled"] == 100)
     assert (outbox.counters["bytes"], outbox.counters["waiting"], outbox.counters["dropped"]) == (0, 0, 0)
-    assert len(path.read_text().splitlines()) == 100
     sink.reachable = True
     until(lambda: outbox.counters["replayed"] == 100)
     outbox.put(Decision(100), NOW)
@@ -82,7 +87,7 @@ def test_what_cannot_be_published_goes_to_the_disk_and_is_published_when_the_sin
     assert [event_id for event_id, _, _ in sink] == [f"e{number}" for number in range(101)]
     assert [text for _, text, _ in sink] == [Decision(number).interaction(NOW, 1.0).to_json() for number in range(101)]
     assert count_missing(attributes for _, _, attributes in sink) == 0
-    assert path.read_bytes() == b""
+    assert stored(path) == []
 
 
 def test_the_next_process_publishes_without_a_decision_of_its_own(path):
@@ -94,7 +99,7 @@ def test_the_next_process_publishes_without_a_decision_of_its_own(path):
     counters = outbox.close()
     assert (counters["put"], counters["delivered"]) == (0, 0)
     assert [event_id for event_id, _, _ in sink] == [f"e{number}" for number in range(35)]
-    assert path.read_bytes() == b""
+    assert stored(path) == []
 
 
 def test_a_replay_that_is_interrupted_goes_on_where_it_was(path):
@@ -118,37 +123,13 @@ def test_a_replay_that_is_interrupted_goes_on_where_it_was(path):
     assert outbox.close()["retried"] == 1
 
 
-@pytest.mark.parametrize("fragment", [b'{"event_id": "half", "attributes": {}, "event": "{', b"x" * 200_000])
-def test_a_torn_last_line_is_removed(path, fragment):
-    """The second one has more bytes than are read at once."""
-    fill(path, range(3))
-    complete = path.read_bytes()
-    path.write_bytes(complete + fragment)
-    spool = Spool(path)
-    assert path.read_bytes() == complete
-    (events,) = spool.replay(10)
-    assert [event.event_id for event in events] == ["e0", "e1", "e2"]
-    spool.close()
-
-
-def test_a_line_that_is_damaged_is_left_out(path):
-    fill(path, range(3))
-    first, _, last = path.read_bytes().splitlines(keepends=True)
-    wrong = [
-        b"{]",
-        b"[]",
-        b"[" * 100_000,
-        b'{"event_id": 5, "attributes": {}, "event": "{}"}',
-        b'{"event_id": "a", "attributes": null, "event": "{}"}',
-        b'{"event_id": "a", "attributes": {"sequence": 5}, "event": "{}"}',
-        b'{"event_id": "a", "attributes": {}, "event": 5}',
-    ]
-    path.write_bytes(first + b"\n".join(wrong) + b"\n" + last)
-    spool = Spool(path)
-    (events,) = spool.replay(10)
-    assert [event.event_id for event in events] == ["e0", "e2"]
-    assert [event.attributes["sequence"] for event in events] == ["0", "2"]
-    spool.close()
+@pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + b"x" * 5000])
+def test_a_file_that_is_damaged_is_left_alone(path, content, monkeypatch):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    monkeypatch.setenv("RECBANDITS_EVENT_SPOOL", str(path.parent))
+    assert open_spool("events") is None
+    assert path.read_bytes() == content
 
 
 def test_new_events_go_first_and_a_replay_does_not_keep_a_process_from_ending(path):
@@ -172,13 +153,27 @@ def test_new_events_go_first_and_a_replay_does_not_keep_a_process_from_ending(pa
     assert (counters["delivered"], counters["failed"]) == (50, 0)
     assert event_ids.index("e1049") - event_ids.index("e1000") == 49
     assert counters["replayed"] < 1000
-    assert path.stat().st_size > 0
+    assert stored(path)
     second_sink = Sink()
     second_sink.reachable = True
     outbox = make_outbox(second_sink, Spool(path))
-    until(lambda: path.stat().st_size == 0)
+    until(lambda: outbox.counters["replayed"] == 1000 - counters["replayed"])
     outbox.close()
     assert {f"e{number}" for number in range(1000)} <= {event_id for event_id, _, _ in [*sink, *second_sink]}
+
+
+def test_events_that_the_disk_does_not_remove_are_published_once(path):
+    """A full disk refuses to remove them, too; a process that comes later publishes them again."""
+    fill(path, range(35))
+    spool, sink = Spool(path), Sink()
+    spool._database.execute("CREATE TRIGGER t BEFORE DELETE ON events BEGIN SELECT RAISE(FAIL, 'full'); END")
+    sink.reachable = True
+    outbox = make_outbox(sink, spool)
+    until(lambda: outbox.counters["replayed"] == 35)
+    time.sleep(0.05)
+    assert outbox.close()["replayed"] == 35
+    assert [event_id for event_id, _, _ in sink] == [f"e{number}" for number in range(35)]
+    assert len(stored(path)) == 35
 
 
 def test_what_a_sink_refuses_is_not_counted_as_published(path):
@@ -208,7 +203,7 @@ def test_a_sink_that_hangs_keeps_nothing_from_the_disk_at_the_end(path):
     assert (counters["spooled"], counters["failed"], counters["waiting"]) == (400, 0, 0)
 
 
-def test_counters_stand_after_the_end_although_the_thread_goes_on(path):
+def test_each_decision_is_counted_once_after_the_end_although_the_thread_goes_on(path):
     class Waiting(Sink):
         def send(self, events):
             time.sleep(0.5)
@@ -218,8 +213,8 @@ def test_counters_stand_after_the_end_although_the_thread_goes_on(path):
         outbox.put(Decision(number), NOW)
     counters = outbox.close(timeout=0.1)
     outbox._thread.join(20)
-    assert counters | {"bytes": 0} == outbox.counters | {"bytes": 0}
-    assert (counters["failed"] + counters["delivered"], counters["waiting"]) == (30, 0)
+    for each in (counters, outbox.counters):
+        assert (each["failed"] + each["delivered"], each["waiting"]) == (30, 0)
 
 
 def test_a_process_that_starts_before_another_one_ends_gets_its_spool(path, monkeypatch):
@@ -237,81 +232,22 @@ def test_a_process_that_starts_before_another_one_ends_gets_its_spool(path, monk
     assert [event_id for event_id, _, _ in sink] == ["e3", "e0", "e1", "e2"]
 
 
-def test_a_forked_process_leaves_the_spool_to_its_parent(path):
-    """The child neither publishes what is there nor writes to it, and does not hold the lock."""
-    spool = Spool(path)
-    spool.append(events(0, 1, 2))
-    before = path.read_bytes()
-    child = os.fork()
-    if child == 0:
-        os._exit(spool.has_events or spool.append(events(0, 1, 2)))
-    assert os.waitpid(child, 0)[1] == 0
-    assert path.read_bytes() == before
-    assert spool.has_events
-    spool.close()
-
-
 def test_the_file_is_bounded_in_bytes_and_what_it_does_not_take_waits(path, monkeypatch):
-    """Each line has about 380 bytes: batches of 10 fit twice into 10 kB, and the third waits in the queue."""
-    monkeypatch.setattr(sinks, "MAX_SPOOL_BYTES", 10_000)
+    """Each event has about 380 bytes: a few batches of 10 fit into seven pages, and the next ones wait."""
+    monkeypatch.setattr(sinks, "MAX_SPOOL_BYTES", 7 * 4096)
     sink = Sink()
     outbox = make_outbox(sink, Spool(path), seconds=0.05)
-    for number in range(60):
+    for number in range(90):
         outbox.put(Decision(number), NOW)
     until(lambda: outbox.counters["retried"] > 2)
-    size = path.stat().st_size
-    assert 5_000 < size <= 10_000
-    assert 10 <= outbox.counters["spooled"] < 40
-    assert outbox.counters["spooled"] + outbox.counters["waiting"] == 60
+    assert 5_000 < path.stat().st_size <= 7 * 4096
+    assert 10 <= outbox.counters["spooled"] < 80
+    assert outbox.counters["spooled"] + outbox.counters["waiting"] == 90
     sink.reachable = True
     until(lambda: outbox.counters["replayed"] == outbox.counters["spooled"])
     assert outbox.close()["waiting"] == 0
-    assert sorted(event_id for event_id, _, _ in sink) == sorted(f"e{number}" for number in range(60))
-
-
-def test_a_batch_that_the_disk_does_not_take_is_not_in_the_file(path, monkeypatch):
-    spool, write = Spool(path), os.write
-    assert spool.append(events(0))
-    complete = path.read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda file, content: write(file, content[:20]))
-        assert not spool.append(events(0))
-    assert path.read_bytes() == complete
-    assert spool.append(events(0))
-    assert path.read_bytes() == 2 * complete
-    spool.close()
-
-
-def test_a_torn_line_that_could_not_be_removed_at_once_is_removed_before_the_next_event(path, monkeypatch):
-    spool, write = Spool(path), os.write
-    truncations, truncate = iter([True, False]), os.ftruncate
-
-    def fail_once(file, size):
-        if next(truncations):
-            truncate(file, size)
-        else:
-            raise OSError(errno.EIO, "the disk does not answer")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda file, content: write(file, content[:20]))
-        patch.setattr(os, "ftruncate", fail_once)
-        assert not spool.append(events(0))
-    assert len(path.read_bytes()) == 20
-    assert spool.append(events(0))
-    assert [json.loads(line)["event_id"] for line in path.read_text(encoding="utf-8").splitlines()] == ["e0"]
-    spool.close()
-
-
-def test_an_event_is_on_the_disk_before_it_counts(path, monkeypatch):
-    """The file is flushed after it was written, and its directory after the file was made in it."""
-    calls, flush, write = [], os.fsync, os.write
-    monkeypatch.setattr(os, "fsync", lambda file: (calls.append(("flush", os.fstat(file).st_ino)), flush(file)))
-    monkeypatch.setattr(os, "write", lambda *arguments: (calls.append("write"), write(*arguments))[1])
-    spool = Spool(path)
-    assert calls == [("flush", path.parent.stat().st_ino)]
-    spool.append(events(0))
-    assert calls[1:] == ["write", ("flush", path.stat().st_ino)]
-    spool.close()
+    assert sorted(event_id for event_id, _, _ in sink) == sorted(f"e{number}" for number in range(90))
+    assert path.stat().st_size <= 4 * 4096, "the space comes back"
 
 
 def test_one_process_at_a_time_has_the_file_of_a_topic(tmp_path, monkeypatch):
@@ -319,8 +255,8 @@ def test_one_process_at_a_time_has_the_file_of_a_topic(tmp_path, monkeypatch):
     first, other = (open_spool(f"projects/p/topics/{topic}") for topic in ("log", "other"))
     with pytest.raises(BlockingIOError):
         open_spool("projects/p/topics/log")
-    files = [tmp_path / "spool" / f"projects.p.topics.{topic}.jsonl" for topic in ("log", "other")]
-    assert sorted((tmp_path / "spool").iterdir()) == files
+    files = [tmp_path / "spool" / f"projects.p.topics.{topic}.sqlite" for topic in ("log", "other")]
+    assert set(files) <= set((tmp_path / "spool").iterdir())
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert stat.S_IMODE((tmp_path / "spool").stat().st_mode) == 0o700
     first.close()
@@ -331,7 +267,7 @@ def test_one_process_at_a_time_has_the_file_of_a_topic(tmp_path, monkeypatch):
 def test_a_file_of_another_user_or_behind_a_link_is_not_used(path, monkeypatch):
     fill(path, range(3))
     monkeypatch.setenv("RECBANDITS_EVENT_SPOOL", str(path.parent))
-    (path.parent / "linked.jsonl").symlink_to(path)
+    (path.parent / "linked.sqlite").symlink_to(path)
     assert open_spool("linked") is None
     monkeypatch.setattr(sinks.os, "geteuid", lambda: os.getuid() + 1)
     assert open_spool("events") is None
@@ -377,7 +313,7 @@ from recbandits.records import Interaction
 from recbandits.serving.outbox import Outbox
 from recbandits.serving.sinks import Spool
 
-folder, count = Path(sys.argv[1]), int(sys.argv[2])
+folder, count, stored = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 
 class Decision:
     size = 1000
@@ -391,19 +327,20 @@ class Sink:
         with (folder / "received").open("a") as file:
             file.writelines(json.dumps([event.event_id, event.attributes]) + "\\n" for event in events)
 
-outbox = Outbox(Sink, batch=7, seconds=0.001, open_spool=lambda: Spool(folder / "events.jsonl"))
+outbox = Outbox(Sink, batch=7, seconds=0.001, open_spool=lambda: Spool(folder / "events.sqlite"))
 for number in range(count):
     outbox.put(Decision(f"{os.getpid()}-{number}"), datetime.now(UTC))
     print(outbox.counters["spooled"], flush=True)
     time.sleep(0.0005)
-while (folder / "reachable").exists() and (folder / "events.jsonl").stat().st_size:
+while outbox.counters["replayed"] < stored:
     time.sleep(0.01)
 outbox.close()
 """
 
 
-def start(folder, count):
-    return subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(count)], stdout=subprocess.PIPE, text=True)
+def start(folder, count, stored=0):
+    command = [sys.executable, "-c", SERVER, str(folder), str(count), str(stored)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def test_what_was_on_the_disk_of_killed_processes_is_published_by_the_next(tmp_path):
@@ -415,10 +352,8 @@ def test_what_was_on_the_disk_of_killed_processes_is_published_by_the_next(tmp_p
             counts = iter(process.stdout)
             counts_by_process[process.pid] = next(count for count in map(int, counts) if count >= minimum)
             process.send_signal(signal.SIGKILL)
-        with (tmp_path / "events.jsonl").open("ab") as file:
-            file.write(b'{"event_id": "torn')
     (tmp_path / "reachable").touch()
-    with start(tmp_path, 0) as process:
+    with start(tmp_path, 0, len(stored(tmp_path / "events.sqlite"))) as process:
         assert process.wait(60) == 0
     events = [json.loads(line) for line in (tmp_path / "received").read_text().splitlines()]
     event_ids = [event_id for event_id, _ in events]
@@ -427,4 +362,4 @@ def test_what_was_on_the_disk_of_killed_processes_is_published_by_the_next(tmp_p
     assert len(event_ids) == len(set(event_ids))
     assert count_missing(attributes for _, attributes in events) == 0
     assert len({attributes["instance"] for _, attributes in events}) == 3
-    assert Path(tmp_path, "events.jsonl").read_bytes() == b""
+    assert stored(tmp_path / "events.sqlite") == []

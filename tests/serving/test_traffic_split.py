@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbandits.serving.traffic_split import TrafficSplit
+from recbandits.serving.versions import TrafficSplit
 
 USERS = range(20_000)
 
@@ -122,12 +122,6 @@ def test_other_shares_are_refused(shares, sentence):
             make(shares)
 
 
-@pytest.mark.parametrize("document", [None, {"previous": None}, {"shares": {"a": 100}, "more": 1}])
-def test_other_documents_are_refused(document):
-    with pytest.raises(ValueError, match="a release must have 'shares'"):
-        TrafficSplit.of(document)
-
-
 def test_a_release_survives_its_document():
     release = TrafficSplit({"a": 90, "b": 10}, previous={"a": 100})
-    assert TrafficSplit.of(vars(release)) == release
+    assert TrafficSplit(**vars(release)) == release

@@ -8,7 +8,7 @@ import pytest
 from recbandits.serving import policy, versions
 from recbandits.serving.predictor import BanditPredictor
 from recbandits.serving.schemas import Instance, Parameters
-from recbandits.serving.traffic_split import TrafficSplit
+from recbandits.serving.versions import TrafficSplit
 from tests import waiting
 from tests.forks import run_unprivileged
 from tests.recorder import Recorder
@@ -73,12 +73,14 @@ def test_nothing_yet_is_no_error_and_nothing_there_is_one(tmp_path):
     [
         ("{", r"release\.json cannot be read: Expecting property name"),
         ("[" * 100_000, r"release\.json cannot be read: maximum recursion depth"),
-        ("[]", r"release\.json cannot be read: a release must have 'shares'"),
+        ("[]", r"release\.json cannot be read: .* argument after \*\* must be a mapping, not list"),
+        ('{"previous": null}', r"release\.json cannot be read: .* missing 1 required positional argument: 'shares'"),
+        ('{"shares": {"a": 100}, "x": 1}', r"release\.json cannot be read: .* unexpected keyword argument 'x'"),
         ('{"shares": {"a": 50}}', r"release\.json cannot be read: shares must add up to 100, got 50"),
         ('{"shares": {"0000000000000000": 100}}', "there is nothing at .*/policies/0000000000000000"),
         ('{"shares": {"../policies": 100}}', "version must be 16 hexadecimal digits, got '../policies'"),
     ],
-    ids=range(6),
+    ids=range(8),
 )
 def test_a_release_that_cannot_be_served_is_refused(release, text, sentence):
     directory, _ = release

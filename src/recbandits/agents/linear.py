@@ -69,8 +69,14 @@ class RandomTiesPolicy(ScoringPolicy):
         return is_best / tf.reduce_sum(is_best, axis=1, keepdims=True)
 
     def _choose(self, scores, observation, seed):
-        order = tf.random.stateless_uniform(tf.shape(scores), seed)  # half the time of `draw`, which sums over the arms
-        return tf.argmax(tf.where(_is_best(scores), order, -1.0), axis=1, output_type=tf.int32)
+        is_best = _is_best(scores)
+
+        def break_ties():
+            order = tf.random.stateless_uniform(tf.shape(scores), seed)  # half the time of `draw`: no sums
+            return tf.argmax(tf.where(is_best, order, -1.0), axis=1, output_type=tf.int32)
+
+        has_ties = tf.math.count_nonzero(is_best, dtype=tf.int32) > tf.shape(scores)[0]
+        return tf.cond(has_ties, break_ties, lambda: tf.argmax(scores, axis=1, output_type=tf.int32))
 
 
 def _is_best(scores):

@@ -17,13 +17,14 @@ from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.data import movielens
 from recbandits.data.tables import MovieLens
+from recbandits.loop.canary import JUDGED, find_experiment
+from recbandits.loop.core import LOGGERS
 from recbandits.loop.deployment import deploy_loop, follow_loop, remove_loop, show_verdicts, status_line
 from recbandits.loop.live import Loop
-from recbandits.loop.page import GUARDRAIL, write_page
+from recbandits.loop.page import write_page
 from recbandits.loop.settings import Gate, Guardrail, Settings
 from recbandits.loop.simulate import linear_drift
 from recbandits.loop.simulated_users import STARS
-from recbandits.loop.steps import LOGGERS
 from recbandits.platforms.functions import next_time
 from recbandits.platforms.protocol import PlatformError
 
@@ -68,7 +69,7 @@ def main(
         if remove:
             remove_loop(config)
         elif config.platform == "gcp":
-            deploy_loop(config)
+            deploy_loop(config, Settings(STARS), movielens.load())
             follow_loop(config, stop)
             print("The loop goes on. To remove it: python -m recbandits.loop --remove")
         else:
@@ -94,10 +95,8 @@ def run(
 ) -> bool:
     """Run a `live.Loop` from nothing until so many verdicts of the gate, and the guardrail's on the last canary.
 
-    A `threading.Event` ends it early, and `show` is given lines of text; `main` describes the other arguments.
-
-    It returns whether everything that was published is in the warehouse. PlatformError says that a part does not start,
-    the start-up pipeline failed, or something does not come back.
+    `stop` ends it early, and `show` is given lines of text; `main` describes the other arguments. It returns whether
+    everything that was published is in the warehouse. PlatformError says that a part does not start or come back.
     """
     start = last = line = time.monotonic()
     show("servers start, the first policy is trained")
@@ -133,11 +132,12 @@ def run(
             show(status_line(parts, loop.endpoint))
             shown, line = len(verdicts), last
         if drift and decided(verdicts) >= _DRIFT_AFTER:
-            loop.drift, drift = linear_drift(now, _DRIFT_SECONDS), False
+            loop.simulator.drift, drift = linear_drift(now, _DRIFT_SECONDS), False
             show("       preferences drift from now on")
         if rounds and decided(verdicts) >= rounds:
             settling = settling or last
-            if not canary_waits(verdicts) or last - settling > _SETTLE:
+            experiment = find_experiment(loop.endpoint.traffic_split, verdicts)
+            if experiment is None or experiment.promoted or last - settling > _SETTLE:
                 break
         stop.wait(_TICK)
     return loop.drain()
@@ -145,13 +145,7 @@ def run(
 
 def decided(verdicts: pd.DataFrame) -> int:
     """Return the number of re-trainings that ended with a verdict of the gate: all but the first policy."""
-    return max(0, int((~verdicts["kind"].isin(GUARDRAIL)).sum()) - 1)
-
-
-def canary_waits(verdicts: pd.DataFrame) -> bool:
-    """Return whether the version that was deployed last has no verdict of the guardrail yet."""
-    last = {} if verdicts.empty else verdicts.iloc[-1]
-    return last.get("kind") in ("deployed", "ramped") and last["against"] != ""
+    return max(0, int(verdicts["kind"].isin(JUDGED).sum()) - 1)
 
 
 def settings_of(profile: str, rate: float = _RATE, drift: bool = False) -> Settings:

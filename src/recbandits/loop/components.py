@@ -28,8 +28,10 @@ def importer(config: dict, log: str, metrics: dsl.Output[dsl.Metrics]) -> NamedT
         start and end of the decisions (ISO 8601), and a snapshot of the warehouse in that time, by which later steps
         are cached.
     """
-    from recbandits.loop.importing import import_log, read_log
-    from recbandits.loop.steps import platform_of, time_of
+    from datetime import datetime
+
+    from recbandits.loop.ingest import import_log, read_log
+    from recbandits.loop.models import platform_of
     from recbandits.training.job_paths import mounted
 
     warehouse = platform_of(config).warehouse
@@ -37,7 +39,7 @@ def importer(config: dict, log: str, metrics: dsl.Output[dsl.Metrics]) -> NamedT
     for name in ("decisions", "rewards", "written"):
         metrics.log_metric(name, done[name])
     start, end = done["start"], done["end"]
-    return start, end, warehouse.snapshot(time_of(start), time_of(end))
+    return start, end, warehouse.snapshot(datetime.fromisoformat(start), datetime.fromisoformat(end))
 
 
 @_component
@@ -71,16 +73,18 @@ def ingester(
     Returns:
         serving, as given or as planned.
     """
+    from datetime import datetime
+
     from recbandits.data.features import Features
+    from recbandits.loop.core import plan_now
     from recbandits.loop.ingest import ingest, titles_of
-    from recbandits.loop.steps import platform_of, time_of
-    from recbandits.loop.trigger import plan_now
+    from recbandits.loop.models import platform_of
     from recbandits.platforms.warehouse import Join
     from recbandits.training.job_paths import mounted
 
     platform, rule, directory = platform_of(config), Join(**join), mounted(features)
     if end:
-        first, last = time_of(start), time_of(end)
+        first, last = datetime.fromisoformat(start), datetime.fromisoformat(end)
     else:
         first, last, serving = plan_now(platform, rule)
     options: dict = {"holdout": holdout, "titles": titles_of(directory)}
@@ -105,15 +109,16 @@ def monitor(config: dict, dataset: dsl.Input[dsl.Dataset], join: dict, metrics: 
     Returns:
         Sentences of the alarms, which are in the log as well, from which Cloud Monitoring sends an e-mail.
     """
+    from datetime import datetime
+
     from recbandits.loop.ingest import read_manifest
-    from recbandits.loop.models import load_policies
+    from recbandits.loop.models import load_policies, models_of, platform_of
     from recbandits.loop.monitors import compare_windows
-    from recbandits.loop.steps import models_of, platform_of, time_of
     from recbandits.platforms.pipelines import ALARM
     from recbandits.platforms.warehouse import Join
 
     platform, manifest = platform_of(config), read_manifest(dataset.path)
-    start, end = time_of(manifest["start"]), time_of(manifest["end"])
+    start, end = datetime.fromisoformat(manifest["start"]), datetime.fromisoformat(manifest["end"])
     policies = load_policies(models_of(platform.config), manifest["policy_versions"])
     numbers, alarms = compare_windows(platform.warehouse, start, end, Join(**join), policies)
     for name, number in numbers.items():
@@ -130,7 +135,6 @@ def trainer(
     serving: str,
     agent: dict,
     exploration: dict,
-    seed: int,
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
@@ -142,17 +146,16 @@ def trainer(
         serving: version of the parent; empty for none.
         agent: parameters of LinUCB.
         exploration: name and value of the exploration of the served policy.
-        seed: of the agent.
         model: the policy to serve, and the agent that learns on.
         metrics: numbers of events learnt now and in all.
     """
     from recbandits.agents.parameters import LinUCB
     from recbandits.exploration import Exploration
-    from recbandits.loop.steps import models_of, platform_of
+    from recbandits.loop.models import models_of, platform_of
     from recbandits.loop.train import train
 
     parent = models_of(platform_of(config).config) / serving if serving else None
-    done = train(dataset.path, model.path, LinUCB(**agent), Exploration(**exploration), parent, seed)
+    done = train(dataset.path, model.path, LinUCB(**agent), Exploration(**exploration), parent)
     model.metadata.update(version=done["version"], parent=done["parent"] or "")
     for name in ("new", "learnt"):
         metrics.log_metric(name, done[name])
@@ -184,13 +187,15 @@ def evaluator(
     """
     from pathlib import Path
 
-    from recbandits.loop.gate import judge
-    from recbandits.loop.models import POLICY, read_model
+    from recbandits.loop.gate import judge_log
+    from recbandits.loop.ingest import decisions_of
+    from recbandits.loop.models import POLICY, models_of, platform_of, read_model
     from recbandits.loop.settings import Gate
-    from recbandits.loop.steps import models_of, platform_of
+    from recbandits.serving.policy import load
 
-    serving_policy = models_of(platform_of(config).config) / serving / POLICY
-    judgement = judge(dataset.path, read_model(model.path).policy, serving_policy, Gate(**gate))
+    serving_policy = load(models_of(platform_of(config).config) / serving / POLICY)
+    candidate, held_out = load(read_model(model.path).policy), decisions_of(dataset.path, held_out=True)
+    judgement = judge_log(held_out, candidate, serving_policy, Gate(**gate))
     Path(report.path).write_text(judgement.html(), encoding="utf-8")
     metrics.log_metric("passed", int(judgement.passed))
     for name in ("difference", "low", "high", "effective_sample_size"):
@@ -225,8 +230,7 @@ def deployer(
     """
     from recbandits.loop.canary import deploy
     from recbandits.loop.gate import Judgement
-    from recbandits.loop.models import keep_model, read_model
-    from recbandits.loop.steps import models_of, platform_of
+    from recbandits.loop.models import keep_model, models_of, platform_of, read_model
 
     platform, candidate = platform_of(config), read_model(model.path)
     keep_model(candidate, models_of(platform.config))

@@ -13,13 +13,11 @@ from typing import Any
 import pandas as pd
 
 from recbandits.config import Config
-from recbandits.data import movielens
 from recbandits.data.tables import MovieLens
-from recbandits.loop.importing import write_first_log
+from recbandits.loop.core import FUNCTIONS, LOGGERS, PIPELINE, START_UP, TEMPLATES, logger_of, start_up_parameters
 from recbandits.loop.settings import Settings
-from recbandits.loop.simulated_users import STARS, SimulatedUsers
-from recbandits.loop.steps import FUNCTIONS, LOGGERS, START_UP, TEMPLATES, logger_name, logger_of, start_up_parameters
-from recbandits.loop.trigger import PIPELINE
+from recbandits.loop.simulate import write_first_log
+from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.platforms import choose
 from recbandits.platforms.functions import Function
 from recbandits.platforms.protocol import PlatformError
@@ -30,21 +28,19 @@ SCHEDULES = {  # name: (cron string, payload); of the first two, a message to th
     "guard": ("* * * * *", {"do": "guard"}),
     "simulate": ("* * * * *", {"seconds": 30.0}),
 }
-_NAMES = (*map(logger_name, LOGGERS), "trigger", "simulator")  # of the functions
+_NAMES = (*LOGGERS.values(), "trigger", "simulator")  # of the functions
 _IMAGES = ("train", "serve")
 _SETTLING = 30.0  # seconds after a change of the split, which servers read from the bucket at intervals
 _LINE = 30.0  # seconds between two status lines
 
 
-def deploy_loop(config: Config, settings: Settings | None = None, data: MovieLens | None = None) -> None:
+def deploy_loop(config: Config, settings: Settings, data: MovieLens) -> None:
     """Deploy the loop: project, tables, images, topics, endpoint, functions, the first pipeline run, schedules.
 
-    What is there is kept, so that a call that failed can be repeated. Where a policy serves, no pipeline is run. By
-    default the loop has the default settings on stars, and its users are made of what `movielens.load` gives.
+    What is there is kept, so that a call that failed can be repeated. Where a policy serves, no pipeline is run.
     PlatformError if the platform is not "gcp", or Google Cloud refuses.
     """
     platform = _platform(config)
-    settings = settings or Settings(STARS)
     settling = max(settings.guardrail.settling, _SETTLING)
     settings = replace(settings, guardrail=replace(settings.guardrail, settling=settling))
     platform.create()
@@ -58,7 +54,7 @@ def deploy_loop(config: Config, settings: Settings | None = None, data: MovieLen
     endpoint = platform.endpoints.create(topic=topics["interactions"], sticky=True)
     for role in ("roles/pubsub.viewer", "roles/pubsub.publisher"):  # the simulator finds the topic, and publishes
         platform.messages.allow(topics["rewards"], role, config.account("function"))
-    users = SimulatedUsers.of(settings, movielens.load() if data is None else data)
+    users = SimulatedUsers.of(settings, data)
     with TemporaryDirectory() as folder:
         users_directory, log_directory = Path(folder, "users"), Path(folder, "log")
         users.save(users_directory)

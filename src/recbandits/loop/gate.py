@@ -4,9 +4,9 @@ import html
 import json
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy import special
 
 from recbandits.evaluation import cross_fit, difference, estimates, sequential
@@ -62,29 +62,15 @@ class Judgement:
             f"serving {self.serving}": self.serving_value,
             "difference": (self.difference, self.low, self.high),
         }
-        cells = "".join(
-            f"<tr><td>{html.escape(name)}</td>{''.join(f'<td>{_format(number)}</td>' for number in numbers)}</tr>"
-            for name, numbers in rows.items()
-        )
+        table = pd.DataFrame.from_dict(rows, "index", dtype=float, columns=["value", "low", "high"])
         evidence = f"effective sample size {_format(self.effective_sample_size, 0)}, of which rewarded "
         evidence += _format(self.rewarded_decisions, 0)
         return (
             f"<!doctype html><title>Gate</title><h1>Candidate {self.outcome}</h1><p>{html.escape(self.why)}</p>"
-            f"<table><tr><th>policy</th><th>value</th><th>low</th><th>high</th></tr>{cells}</table>"
+            f"{table.to_html(border=0, na_rep='not known', float_format='{:,.3f}'.format)}"
             f"<p>{self.decisions:,} held-out decisions; {evidence}; margin {_format(self.margin)}; "
             f"intervals of {100 * self.level:g} %.</p>"
         )
-
-
-def judge(dataset: str | Path, candidate: str | Path, serving: str | Path, gate: Gate | None = None) -> Judgement:
-    """Judge a candidate by the held-out decisions of a directory that `loop.ingest.ingest` wrote; see `judge_log`.
-
-    Both policies are directories of exported policies, or gs:// URIs; ValueError for a directory that is none.
-    """
-    from recbandits.loop.ingest import decisions_of
-    from recbandits.serving.policy import load
-
-    return judge_log(decisions_of(dataset, held_out=True), load(candidate), load(serving), gate)
 
 
 def judge_log(log: Log, candidate: ServedPolicy, serving: ServedPolicy, gate: Gate | None = None) -> Judgement:
@@ -94,8 +80,7 @@ def judge_log(log: Log, candidate: ServedPolicy, serving: ServedPolicy, gate: Ga
     scores of both, and predicts no user's reward from that user's own; intervals count users, not decisions. The
     candidate passes if it is non-inferior: the lower bound of the difference is above minus the margin. It is refused
     if it is significantly worse: the upper bound is below minus the margin. It is held in between, and where evidence
-    is missing.
-    Several policies may have decided, each with its own propensities. Without a gate its defaults hold.
+    is missing. Several policies may have decided, each with its own propensities.
     """
     from sklearn.linear_model import LinearRegression  # takes a second to import
 

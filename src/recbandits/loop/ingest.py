@@ -1,9 +1,9 @@
-"""From the warehouse to a dataset: the joined decisions of a window, checked, counted, split and sealed."""
+"""From a log to the warehouse, and from there to a dataset: joined decisions, checked, counted, split and sealed."""
 
 import hashlib
 import json
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,45 @@ from recbandits.checks import replacing, require, write_text
 from recbandits.data.features import FILE as FEATURES
 from recbandits.data.features import Features
 from recbandits.platforms.warehouse import Join, Warehouse
-from recbandits.records import Interaction, Log, Quarantined
-from recbandits.serving.policy import read_titles
+from recbandits.records import Interaction, Log, Quarantined, Reward, from_table
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
 TOPIC = "ingester"  # of the entries that are quarantined here
+_LOG = ("interactions.parquet", "rewards.parquet")
 _READINGS = 5  # at most, of a window in which events arrive meanwhile
+
+
+def write_log(directory: str | Path, interactions: pa.Table, rewards: pa.Table) -> None:
+    """Write tables of `Interaction`s and `Reward`s, as `Log.to_tables` returns them, as files that `read_log` reads."""
+    for table, name in zip((interactions, rewards), _LOG, strict=True):
+        with replacing(Path(directory, name)) as draft:
+            pq.write_table(table, draft)
+
+
+def read_log(directory: str | Path) -> tuple[pa.Table, ...]:
+    """Read the tables of a log in a directory; ValueError where a file is missing or is not Parquet."""
+    try:
+        return tuple(pq.read_table(Path(directory, name)) for name in _LOG)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"log must be a directory with {' and '.join(_LOG)}: {error}") from error
+
+
+def import_log(warehouse: Warehouse, interactions: pa.Table, rewards: pa.Table) -> dict:
+    """Write decisions, at least one, and their rewards to the warehouse; doing it again has no further effect.
+
+    The dict has decisions and rewards (rows), written (rows that are new to the warehouse), start and end (ISO 8601; of
+    the first decision, and just after the last one). ValueError for no decision, or a row that makes no record.
+    """
+    decisions, reports = (from_table(interactions, Interaction), from_table(rewards, Reward))
+    require(len(decisions) > 0, "log", "of at least one decision", "none")
+    times = [decision.time for decision in decisions]
+    return {
+        "decisions": len(decisions),
+        "rewards": len(reports),
+        "written": warehouse.write([*decisions, *reports]),
+        "start": min(times).isoformat(),
+        "end": (max(times) + timedelta(microseconds=1)).isoformat(),
+    }
 
 
 def ingest(
@@ -37,19 +70,10 @@ def ingest(
     """Write the joined decisions of a window as a dataset: the same data gives the same bytes.
 
     The directory gets `decisions.parquet` (all of them, by time, with the column `held_out`), TFRecords of those that
-    are not held out (as `write_trajectories` says), `features.npz`, `titles.json` and, last, `manifest.json`. Which
-    decisions are held out is a matter of their ids: a decision is always held out, or never.
-
-    Args:
-      warehouse: of the decisions and rewards.
-      start: datetime with a zone; decisions from then on.
-      end: datetime with a zone; decisions before it. It should be a window ago: later decisions may still get reports.
-      rule: `platforms.warehouse.Join`
-      features: of the policy; decisions among items that they do not know, and on contexts that they cannot encode, are
-        quarantined.
-      directory: for the dataset, made if missing; a dataset that is there is replaced.
-      holdout: share in [0, 1) that the learner does not see.
-      titles: dict from item id to title, for the policy; None for none.
+    are not held out (as `write_trajectories` says), `features.npz`, `titles.json` and, last, `manifest.json`; a dataset
+    that is there is replaced. A decision is always held out, or never, by its id; the share `holdout` is in [0, 1). The
+    window should end a window of the rule ago: later decisions may still get reports. Decisions among items that the
+    features do not know, and on contexts that they cannot encode, are quarantined.
 
     Returns:
       dict, the manifest: start, end, the rule, holdout, snapshot; counts, which add up as those of `Warehouse.counts`,
@@ -61,7 +85,7 @@ def ingest(
       ValueError: a share that is none, or no decision to learn from.
     """
     require(0 <= holdout < 1, "holdout", "in [0, 1)", holdout)
-    window = {"start": start.isoformat(), "end": end.isoformat()}
+    window = {"start": start.astimezone(UTC).isoformat(), "end": end.astimezone(UTC).isoformat()}
     table, reasons, counts, snapshot = _read(warehouse, start, end, rule, features)
     if not len(table):
         raise ValueError(f"there must be a decision from {window['start']} to {window['end']}, there is none to learn")
@@ -77,7 +101,7 @@ def ingest(
         "held_out": int(held_out.sum()),
         "candidates": pc.max(pc.list_value_length(table["candidates"])).as_py(),
         "policy_versions": dict(sorted(Counter(table["policy_version"].to_pylist()).items())),
-        "files": _write(Path(directory), table, held_out, features, read_titles(titles)),
+        "files": _write(Path(directory), table, held_out, features, titles or {}),
     }
     manifest["digest"] = _digest(manifest)
     write_text(Path(directory, MANIFEST), json.dumps(manifest, indent=1) + "\n")
@@ -131,8 +155,7 @@ def _read(warehouse, start, end, rule, features):
     """Read a window of a warehouse at one moment: joined decisions, reasons of refused ones, counts and snapshot.
 
     Refused decisions are quarantined before anything is counted, so that a second call returns the same. The window is
-    read again if events arrived meanwhile, up to `_READINGS` times: then the counts include a few events more than the
-    table.
+    read again if events arrived meanwhile, up to `_READINGS` times.
     """
     for _ in range(_READINGS):
         snapshot = warehouse.snapshot(start, end)

@@ -10,12 +10,11 @@ from datetime import UTC, datetime
 
 from recbandits.config import Config
 from recbandits.data.tables import MovieLens
-from recbandits.loop.core import PipelineCore
-from recbandits.loop.importing import write_first_log
+from recbandits.loop.core import LOGGERS, START_UP, TEMPLATES, PipelineCore, logger_of, start_up_parameters
+from recbandits.loop.models import models_of
 from recbandits.loop.settings import Settings
-from recbandits.loop.simulate import Simulator
+from recbandits.loop.simulate import Simulator, write_first_log
 from recbandits.loop.simulated_users import SimulatedUsers
-from recbandits.loop.steps import LOGGERS, START_UP, TEMPLATES, logger_name, logger_of, models_of, start_up_parameters
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
 from recbandits.platforms.local.files import held, one_sentence, write_json
@@ -34,8 +33,8 @@ class Loop:
 
     Its configuration differs from the one that is given in the artifacts directory alone, which is `directory` and has
     all that it makes; its rate is of visits. `models` is the directory of the models that were trained, by version.
-    `drift`, a function from a time to the degree of the preference drift, may be replaced at any time. After `prepare`
-    there are also `users`, `topics` (dict from "interactions" and "rewards" to the full name), `core` and `simulator`.
+    After `prepare` there are also `users`, `topics` (dict from "interactions" and "rewards" to the full name), `core`
+    and `simulator`.
     """
 
     def __init__(self, config: Config, settings: Settings):
@@ -43,8 +42,7 @@ class Loop:
         self.config = replace(config, platform="local", artifacts=str(self.directory))
         self.platform, self.models = LocalPlatform(self.config), models_of(self.config)
         self.endpoint = LocalEndpoint(self.config.endpoint, self.directory / "endpoints" / self.config.endpoint)
-        self.drift = lambda _: 0.0
-        self._turn, self._prepared = contextlib.ExitStack(), False  # the first holds the directory from `prepare` on
+        self._turn = contextlib.ExitStack()  # holds the directory, and ends the processes, from `prepare` on
         self._leave = threading.Event()
         self._visits: threading.Thread | None = None
 
@@ -52,8 +50,7 @@ class Loop:
         return self
 
     def __exit__(self, *_):
-        with self._turn:
-            self.stop()
+        self._turn.close()
 
     def prepare(self, data: MovieLens) -> None:
         """Remove an earlier loop, and make the simulated users of this one, of MovieLens.
@@ -67,7 +64,7 @@ class Loop:
             lock_directory.mkdir(parents=True, exist_ok=True)
         if self._turn.enter_context(held(lock_directory)) is None:
             raise PlatformError(f"a loop in {self.directory} is running already")
-        self._prepared = True
+        self._turn.callback(self._stop)
         self._stop_units("pipelines")  # of an earlier loop that was killed; its steps would start the endpoint again
         self._stop_units()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -79,16 +76,9 @@ class Loop:
         self.topics = {name: messages.topic(name) for name in LOGGERS}
         log = self.topics["interactions"]
         self.core = PipelineCore(self.platform, self.endpoint, self.settings, self.directory / "users", log)
-        self.simulator = Simulator(
-            self.users,
-            self.endpoint,
-            messages.publisher(self.topics["rewards"]),
-            self.settings.rate / _INSTANCES,
-            self.settings.seed,
-            instances=_INSTANCES,
-            candidates=self.settings.candidates,
-            drift=lambda time: self.drift(time),
-        )
+        rewards, rate = messages.publisher(self.topics["rewards"]), self.settings.rate / _INSTANCES
+        options: dict = {"instances": _INSTANCES, "candidates": self.settings.candidates}
+        self.simulator = Simulator(self.users, self.endpoint, rewards, rate, self.settings.seed, **options)
 
     def start(self) -> None:
         """Start the endpoint and the functions, all at once, unless they run: also those that were killed."""
@@ -113,7 +103,7 @@ class Loop:
             raise PlatformError(f"the start-up pipeline did not succeed: {run.error}")
 
     def visit(self) -> None:
-        """Let users visit, by threads of this process, until `drain` or `stop`."""
+        """Let users visit, by a thread of this process, until `drain` or the end of the context."""
         self._visits = threading.Thread(target=self.simulator.run, args=[self._leave], daemon=True)
         self._visits.start()
 
@@ -134,13 +124,11 @@ class Loop:
 
     def backlog(self, topic: str) -> int:
         """Return the number of messages of a topic that wait for their function."""
-        return self.platform.messages.backlog(f"{topic}-{logger_name(topic)}")
+        return self.platform.messages.backlog(f"{topic}-{LOGGERS[topic]}")
 
-    def stop(self) -> None:
-        """End every process of the loop, if it was prepared here: another may run in the same directory."""
-        if self._prepared:
-            self._stop_work()
-            self._stop_units()
+    def _stop(self):
+        self._stop_work()
+        self._stop_units()
 
     def _stop_work(self):
         """End what makes work for the endpoint and the functions."""
@@ -155,7 +143,7 @@ class Loop:
             unit.stop()
 
     def _start_function(self, topic):
-        name, functions = logger_name(topic), self.platform.functions
+        name, functions = LOGGERS[topic], self.platform.functions
         if functions.unit(name).run:
             functions.ensure(name)
         else:

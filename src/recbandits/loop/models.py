@@ -1,4 +1,8 @@
-"""A model of the loop as a directory, and all of them by version."""
+"""A model of the loop as a directory, all of them by version, and the configuration by which a step finds them.
+
+A step gets the configuration as a parameter: a container of Vertex AI has neither the file nor the environment of the
+process that started the pipeline, but it has every bucket as a directory below /gcs.
+"""
 
 import json
 import shutil
@@ -10,7 +14,11 @@ from typing import NamedTuple
 
 from recbandits.agents.parameters import LinUCB
 from recbandits.checks import copy_files, write_text
+from recbandits.config import SETTINGS, Config
 from recbandits.exploration import Exploration
+from recbandits.platforms.protocol import Platform
+from recbandits.serving.manifest import local_directory
+from recbandits.training.job_paths import mounted
 
 AGENT, FILE, POLICY = "agent", "model.json", "policy"
 _KIND = "recbandits model"
@@ -54,9 +62,8 @@ def write_model(draft: str | Path, model: Model) -> Model:
     """Write a `Model` to its directory, with the `policy/` and `agent/` of the directory `draft`; return it.
 
     A model that is there is replaced. A process that is killed meanwhile leaves none rather than a part of one:
-    `model.json`, which makes a directory a model, is removed first and written last. ValueError says that the directory
-    holds something that is no part of a model; names that begin with a dot do not count, such as the draft of a killed
-    process.
+    `model.json`, which makes a directory a model, is removed first and written last. ValueError for a directory with
+    other visible files.
     """
     directory = model.directory
     directory.mkdir(parents=True, exist_ok=True)
@@ -84,3 +91,37 @@ def load_policies(models: Path, versions: Iterable[str]) -> dict:
     from recbandits.serving.policy import load
 
     return {version: load(models / version / POLICY) for version in versions if (models / version).is_dir()}
+
+
+def platform_of(config: dict) -> Platform:
+    """Return the platform of a configuration that `config_parameter` has made."""
+    from recbandits.platforms import choose
+
+    return choose(Config(**config))
+
+
+def config_parameter(config: Config) -> dict[str, str]:
+    """Return a `Config` as a dict of texts, without the artifacts directory where a step has not got it."""
+    settings = {name: getattr(config, name) for name in SETTINGS if name != "artifacts"}
+    return settings | ({} if config.platform == "gcp" else {"artifacts": str(config.artifacts_dir)})
+
+
+def models_uri(config: Config) -> str:
+    """Return where the models of a configuration are, by version: a directory, or a gs:// URI."""
+    return f"gs://{config.bucket}/models" if config.platform == "gcp" else str(config.artifacts_dir / "policies")
+
+
+def models_of(config: Config) -> Path:
+    """Return the directory of the models of a configuration, by version, as a step sees it."""
+    return mounted(models_uri(config))
+
+
+def serving_model(platform: Platform) -> Model | None:
+    """Return the `Model` that serves; None where none does."""
+    from recbandits.loop.canary import serving_version  # with SciPy, which most steps do not need
+
+    version = serving_version(platform.endpoints.create())
+    if version is None:
+        return None
+    with local_directory(f"{models_uri(platform.config)}/{version}") as directory:
+        return read_model(directory)

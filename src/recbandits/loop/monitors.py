@@ -1,7 +1,7 @@
-"""Monitors of a loop that runs by itself: propensities, drift, the join. Tables, with sentences for alarms.
+"""Monitors of a loop that runs by itself: propensities, drift, the join.
 
-Each monitor is a function of logged decisions, as `Warehouse.decisions` gives them, and of nothing that only a
-simulation knows. Each table has a column `alarm`: a sentence, or the empty text.
+Each is a function of logged decisions, as `Warehouse.decisions` gives them. Each table has a column `alarm`: a
+sentence, or the empty text.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,14 +35,12 @@ def propensities(decisions: pa.Table, policies: dict | None = None) -> pd.DataFr
     positive probability and p is right: the expectation of 1 / p is the number of candidates. Above 1, propensities
     were logged too small. Below 1, they were logged too large, or rare actions, which carry much of the mean, have not
     been drawn yet. The policy tells the two apart: it knows the variance of 1 / (k p), which is (the mean of
-    1 / (k p_a) over the candidates a) - 1 for each decision, where a log alone can only estimate it.
+    1 / (k p_a) over the candidates a) - 1 for each decision, where a log alone can only estimate it. So `policies`, a
+    dict from version to `ServedPolicy`, compute propensities and variance anew, for decisions among known items.
 
     An interval that contains 1 says little where it is wide. So the table has the power: the relative error of all
     propensities that would be found with probability 0.8. There is none where an error by a half would not be found, or
     where the mean cannot vary, as with a uniform policy.
-
-    With `policies`, a dict from version to `ServedPolicy`, propensities and variance are computed anew for decisions
-    among items that the policy knows.
 
     Returns:
       DataFrame indexed by policy_version: decisions; ratio, the mean of 1 / (k p); low and high, its 99.9 % interval,
@@ -94,17 +92,17 @@ def drift(decisions: pa.Table, edges: Sequence[datetime], policies: dict | None 
     return pd.DataFrame(rows)
 
 
-def joins(decisions: pa.Table, edges: Sequence[datetime], expected: float = 0.2) -> pd.DataFrame:
-    """Measure the delay of rewards, and the share of decisions that never get one.
+def joins(decisions: pa.Table, edges: Sequence[datetime]) -> pd.DataFrame:
+    """Measure the delay of rewards, and compare the share of decisions that never get one with the first period.
 
-    The window of the decisions has closed, and `edges` are as for `drift`. A share without a reward up to `expected` is
-    no reason to worry.
+    No share is wrong by itself: most decisions get no click. The window of the decisions has closed, and `edges` are as
+    for `drift`.
 
     Returns:
       DataFrame, one row a period: start, end, decisions; missing (share without a reward) with low and high, its 95 %
       Wilson interval; lag (mean seconds until a reward) with lag_low and lag_high; slowest (its 95 % quantile); alarm.
     """
-    rows = []
+    rows: list[dict] = []
     for row, table, _ in _periods(decisions, edges):
         lags = pc.subtract(table["reward_time"], table["time"]).drop_null().cast("int64").to_numpy() / 1e6
         missing = table["reward_time"].null_count
@@ -112,26 +110,24 @@ def joins(decisions: pa.Table, edges: Sequence[datetime], expected: float = 0.2)
         row |= {"missing": missing / len(table), "low": float(low), "high": float(high)}
         row |= _named(mean_interval(lags), "lag", "lag_low", "lag_high")
         row["slowest"] = np.quantile(lags, 0.95) if len(lags) else np.nan
-        alarm = f"{row['missing']:.0%} of the decisions have no reward, significantly more than {expected:.0%}."
-        rows.append(row | {"alarm": alarm if low > expected else ""})
+        first = rows[0] if rows else row
+        alarm = f"{row['missing']:.1%} of the decisions have no reward, significantly more than {first['missing']:.1%}."
+        rows.append(row | {"alarm": alarm if low > first["high"] else ""})
     return pd.DataFrame(rows)
 
 
 def compare_windows(
     warehouse: Warehouse, start: datetime, end: datetime, rule: Join, policies: dict | None = None
 ) -> tuple[dict[str, float], list[str]]:
-    """Apply all monitors to a window of time; drift is that from the window of the same length before it.
+    """Apply all monitors to a closed window of time; drift is that from the window of the same length before it.
 
-    The window is between aware datetimes, of which the later one is at least the time to report rewards ago. Names of
-    the numbers are those of the columns; those of propensities end with the version.
-
-    Returns:
-      (dict from name to number, list of the alarms' sentences).
+    It returns (dict from name to number, list of the alarms' sentences). The names are those of the columns, those of
+    propensities with the version.
     """
     edges = [start - (end - start), start, end]
     decisions = warehouse.decisions(edges[0], end, rule)
     window = decisions.filter(_is_within(decisions, start, end))
-    versions, periods = propensities(window, policies), [drift(decisions, edges, policies), joins(window, edges[1:])]
+    versions, periods = propensities(window, policies), [drift(decisions, edges, policies), joins(decisions, edges)]
     names = ("ratio", "differing")
     numbers = {f"{name}_{version}": row[name] for version, row in versions.iterrows() for name in names}
     for table in periods:
@@ -206,10 +202,7 @@ def _errors(table, policies):
 
 
 def _shift(reference, sample):
-    """Return (largest population stability index of the columns, its 95 % quantile without a shift).
-
-    Both are NaN where no column has a value.
-    """
+    """Return (largest population stability index of the columns, its 95 % quantile without a shift), or NaN."""
     columns = [name for name in reference if reference[name].notna().any() or sample[name].notna().any()]
     if not columns:
         return np.nan, np.nan

@@ -12,22 +12,22 @@ import pyarrow.compute as pc
 from recbandits.checks import write_text
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.loop import monitors
-from recbandits.loop.importing import UNIFORM
+from recbandits.loop.canary import JUDGED
 from recbandits.loop.live import Loop
 from recbandits.loop.models import load_policies
+from recbandits.loop.simulate import UNIFORM
 from recbandits.loop.simulated_users import SimulatedUsers
 
 _VISITS = 4000  # on which policies are compared
 _NAMES = {"uniform": "uniform random policy", "frozen": "first policy", "learning": "last served policy"}
 _COLUMNS = ["kind", "why", "difference", "low", "high"]
-GUARDRAIL = ("ramped", "promoted", "rolled back", "withdrawn")  # kinds of its verdicts; all others are of the gate
 
 
 def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]]:
     """Write `page/index.html` with its pictures into the directory of a `live.Loop` in which a policy has served.
 
-    Decisions before the aware datetime `end` count if their window has closed. It returns the path of the page, a table
-    of expected rewards at the end, with 95 % intervals, and sentences: the gain of the last policy, and the alarms.
+    It returns the path of the page, a table of expected rewards at the end, with 95 % intervals, and sentences: the
+    gain of the last policy, and the alarms.
     """
     from recbandits.plots import loop as plots
 
@@ -40,7 +40,7 @@ def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]
     versions = {*rounds["version"], *pc.unique(decisions["policy_version"]).to_pylist()}
     policies = load_policies(loop.models, sorted(versions))
     visits = loop.users.visits(_VISITS, np.random.default_rng(settings.seed), settings.candidates)
-    values = true_values(loop.users, policies, rounds, visits, loop.drift)
+    values = true_values(loop.users, policies, rounds, visits, loop.simulator.drift)
     drift = monitors.drift(decisions, [*rounds["start"].dt.to_pydatetime(), end], policies)
     propensities = monitors.propensities(decisions, policies)
     served = values[values["learner"] == "learning"]["value"].iloc[-1]
@@ -69,9 +69,7 @@ def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]
 def rounds_of(verdicts: pd.DataFrame, end: datetime) -> pd.DataFrame:
     """Find which policy served in each round, by the verdicts, oldest first; the last round ends at `end`.
 
-    A round starts with a verdict of the gate, and ends with the next one; round 0 starts with the first policy. A
-    candidate that was deployed is a canary until it is promoted: the policy of a round had most of the traffic at its
-    end.
+    A round starts with a verdict of the gate and ends with the next one. Its policy had most of the traffic at the end.
 
     Returns:
       DataFrame, one row for each round: round, start, end, version (that served), candidate, and kind, why, difference,
@@ -80,7 +78,7 @@ def rounds_of(verdicts: pd.DataFrame, end: datetime) -> pd.DataFrame:
     rows: list[dict] = []
     serving = None
     for verdict in verdicts.to_dict("records"):
-        if verdict["kind"] not in GUARDRAIL:
+        if verdict["kind"] in JUDGED:
             serving = verdict["against"] or serving  # as the Deployer saw it; a guardrail may not have come to act
             if rows:
                 rows[-1] |= {"end": verdict["time"], "version": serving}
@@ -100,8 +98,6 @@ def true_values(
     users: SimulatedUsers, policies: dict, rounds: pd.DataFrame, visits: tuple, drift: Callable
 ) -> pd.DataFrame:
     """Compute the expected rewards of the policies that served, on the same visits in every round.
-
-    There are `policies` by version, the table of `rounds_of`, and a function from a time to the degree of the drift.
 
     Returns:
       DataFrame, one row for each round and learner: round, drift (at the end of the round), learner ("learning": what

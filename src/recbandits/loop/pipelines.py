@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kfp import compiler, dsl
 
 from recbandits.loop.components import COMPONENTS, deployer, evaluator, importer, ingester, monitor, trainer
-from recbandits.loop.steps import TEMPLATES
+from recbandits.loop.core import TEMPLATES
 
 
 class StartUp(NamedTuple):
@@ -39,14 +39,13 @@ def start_up(
     holdout: float,
     agent: dict,
     exploration: dict,
-    seed: int,
     topic: str = "",
 ) -> StartUp:
     """Importer, Ingester, Trainer, Deployer."""
     window = importer(config=config, log=log).set_caching_options(False).outputs
     plan = {name: window[name] for name in ("start", "end", "snapshot")} | {"serving": ""}
     read = ingester(config=config, features=features, **plan, join=join, holdout=holdout).outputs
-    parameters = {"agent": agent, "exploration": exploration, "seed": seed, "serving": read["serving"]}
+    parameters = {"agent": agent, "exploration": exploration, "serving": read["serving"]}
     model = trainer(config=config, dataset=read["dataset"], **parameters).outputs["model"]
     release = {"serving": read["serving"], "judgement": "", "canary": 100, "topic": topic}
     verdict = deployer(config=config, model=model, **release).set_caching_options(False)
@@ -61,7 +60,6 @@ def re_training(
     holdout: float,
     agent: dict,
     exploration: dict,
-    seed: int,
     gate: dict,
     canary: int,
     start: str = "",
@@ -75,7 +73,7 @@ def re_training(
     read = ingester(config=config, features=features, **plan, join=join, holdout=holdout).outputs
     monitor(config=config, dataset=read["dataset"], join=join)
     common = {"config": config, "serving": read["serving"]}
-    learner = {"agent": agent, "exploration": exploration, "seed": seed}
+    learner = {"agent": agent, "exploration": exploration}
     model = trainer(**common, dataset=read["dataset"], **learner).outputs["model"]
     judgement = evaluator(**common, dataset=read["dataset"], model=model, gate=gate).outputs["Output"]
     release = {"judgement": judgement, "canary": canary, "topic": topic}

@@ -1,26 +1,35 @@
-"""The loop on a virtual clock, in one process: the same core, warehouse, gate and guardrail, no servers, no waiting.
+"""The loop in the memory of one process, on a virtual clock: no servers, no waiting, and the core of the real one.
 
 A round is one re-training. Between two, users visit, are served by what has traffic, and report later. So a run of n
 rounds has n + 1 spans of traffic, and row r of what `run_rounds` returns is of the span that follows re-training r.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from recbandits.data.features import Features
 from recbandits.evaluation.intervals import Interval, group_intervals, mean_interval
-from recbandits.exploration import invert_cdf
-from recbandits.loop.gate import Judgement
-from recbandits.loop.importing import UNIFORM
-from recbandits.loop.memory import MemoryCore, MemoryModel
+from recbandits.exploration import Exploration, invert_cdf
+from recbandits.loop.canary import deploy, serving_version
+from recbandits.loop.core import OVERLAP, Core
+from recbandits.loop.gate import Judgement, judge_log
+from recbandits.loop.ingest import are_held_out, log_of
 from recbandits.loop.settings import Settings
-from recbandits.loop.simulated_users import STARS, SimulatedUsers
+from recbandits.loop.simulate import UNIFORM
+from recbandits.loop.simulated_users import SimulatedUsers
+from recbandits.platforms.endpoints import Endpoint, with_version
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.pipelines import Run
+from recbandits.platforms.warehouse import Warehouse
 from recbandits.records import Log, Verdict
+from recbandits.serving.scorer import Scorer
+from recbandits.serving.served import ServedPolicy
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _LOOKS, _VISITS = (4, 4000)  # of the guardrail in a span of traffic; visits on which all policies are valued
@@ -28,15 +37,127 @@ _VISITORS, _ARMS, _RATINGS = range(3)  # streams of random numbers, so that all 
 LEARNERS = ("learning", "forgetting", "frozen")
 
 
+class MemoryEndpoint(Endpoint):
+    """An endpoint of `ServedPolicy`s in this process, with the methods that the loop calls."""
+
+    name = "memory"
+
+    def __init__(self):
+        self.policies, self._release = {}, None
+
+    def deploy(self, policy: ServedPolicy, traffic_percentage: int = 100) -> str:
+        """See `Endpoint.deploy`."""
+        self._release = with_version(self._release, policy.version, traffic_percentage)
+        self.policies[policy.version] = policy
+        return policy.version
+
+    def _read(self):
+        return self._release, None
+
+    def _write(self, release, _):
+        self._release = release
+
+    def _remove(self, version, release, _):
+        self._release = release
+        del self.policies[version]
+
+    def decide(
+        self, user_ids: np.ndarray, context: pd.DataFrame, candidates: np.ndarray, draws: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """Decide for n visitors, each by the version that the traffic split gives to their id, or to the draw for None.
+
+        Candidates are ids [n, k], draws float [n] in [0, 1). It returns (versions object [n], probabilities float
+        [n, k], actions int [n]).
+        """
+        keys = [draw if user is None else user for user, draw in zip(user_ids, draws, strict=True)]
+        version_of = {key: self._release.version(key) for key in set(keys)}
+        versions = np.array([version_of[key] for key in keys], dtype=object)
+        probabilities = np.empty(candidates.shape)
+        for version in set(version_of.values()):
+            rows, policy = versions == version, self.policies[version]
+            scores = policy.scores(context[rows], candidates[rows])
+            probabilities[rows] = policy.exploration.probabilities(scores)
+        return versions, probabilities, invert_cdf(probabilities, draws)
+
+
+class MemoryModel(NamedTuple):
+    """A model in memory, with the fields of `models.Model` that the core needs."""
+
+    version: str
+    policy: ServedPolicy
+    agent: Any  # which learns on
+    until: datetime  # end of its data
+    held_out: Log  # decisions that it has not learnt from
+
+
+class MemoryCore(Core):
+    """A loop that learns, judges and deploys in this process, at once; `models` is a dict from version to model."""
+
+    def __init__(self, warehouse: Warehouse, features: Features, settings: Settings, overlap: float = OVERLAP):
+        super().__init__(MemoryEndpoint(), warehouse, settings, overlap)
+        self._features = features
+        self.models: dict[str, MemoryModel] = {}
+
+    def serving(self) -> MemoryModel | None:
+        """See `Core.serving`."""
+        return self.models.get(serving_version(self.endpoint) or "")
+
+    def policy(self, version: str) -> ServedPolicy | None:
+        """See `Core.policy`."""
+        return self.models[version].policy if version in self.models else None
+
+    def train(self, start: datetime, end: datetime, change: Callable | None = None) -> MemoryModel:
+        """Train on decisions of a window of time, as `change` makes them of those logged, going on from what serves."""
+        import tensorflow as tf
+
+        from recbandits.data.examples import make_examples
+        from recbandits.loop.train import learn, learner
+
+        log = log_of(self.warehouse.decisions(start, end, self.settings.join))
+        held_out = are_held_out(log.event_id, self.settings.holdout)
+        agent = learner(self._features, log.mask.shape[1], self.settings.agent)
+        if (parent := self.serving()) is not None:
+            for variable, value in zip(agent.model.variables, parent.agent.model.variables, strict=True):
+                variable.assign(value)
+            agent.learned_events.assign(parent.agent.learned_events)
+        training, eager = log.take(np.flatnonzero(~held_out)), tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)  # tracing a graph for a single batch takes longer, for the same bits
+        try:
+            learn(agent, make_examples(training if change is None else change(training), self._features))
+        finally:
+            tf.config.run_functions_eagerly(eager)
+        policy = serve_in_memory(agent.model.scorer(), self._features, self.settings.exploration)
+        return MemoryModel(policy.version, policy, agent, end, log.take(np.flatnonzero(held_out)))
+
+    def judge(self, candidate: MemoryModel) -> Judgement:
+        """Judge a candidate against what serves."""
+        serving = self.models[serving_version(self.endpoint) or ""]
+        return judge_log(candidate.held_out, candidate.policy, serving.policy, self.settings.gate)
+
+    def deploy(self, candidate: MemoryModel, judgement: Judgement | None, now: datetime) -> Verdict:
+        """Deploy a candidate if it passed the gate; return the `Verdict`, which is in the warehouse."""
+        expected, share = serving_version(self.endpoint), self.settings.guardrail.canary
+        release = candidate.policy, candidate.version, judgement, expected, share, now, candidate.until
+        verdict = deploy(self.endpoint, *release)
+        self.models.setdefault(candidate.version, candidate)
+        self.warehouse.write([verdict])
+        return verdict
+
+    def _execute(self, plan, now):
+        end = now - timedelta(seconds=self.settings.join.window)  # a plan waits for late events, there are none here
+        candidate = self.train(plan.start, end)
+        return self.deploy(candidate, self.judge(candidate), now)
+
+
 class Loop(MemoryCore):
-    """One learner's loop, by default with the default settings, on a virtual clock, `now`.
+    """One learner's loop on a virtual clock, `now`.
 
     The seed is of everything random; learners with one seed meet the same visits and uniform draws.
     """
 
-    def __init__(self, users: SimulatedUsers, settings: Settings | None = None, seed: int = 0):
+    def __init__(self, users: SimulatedUsers, settings: Settings, seed: int = 0):
         # Nothing is delivered late here, so that no decision has to be read again.
-        super().__init__(LocalWarehouse(), users.features, settings or Settings(STARS), overlap=0.0)
+        super().__init__(LocalWarehouse(), users.features, settings, overlap=0.0)
         self.users, self._seed, self.now, self._span = users, seed, _START, 0
 
     def begin(self) -> Verdict:
@@ -46,35 +167,27 @@ class Loop(MemoryCore):
         decisions = (np.full(len(users), UNIFORM, dtype=object), uniform, invert_cdf(uniform, draws))
         self._log(users, items, decisions, 0.0, self._rng(_RATINGS))
         self.now += timedelta(seconds=self.settings.join.window)
-        return self.release(self.learn()[0], None)
+        return self.release(self.learn(), None)
 
-    def serve(self, drift: float = 0.0, logged: bool = True) -> tuple[float, list[Verdict]]:
-        """Serve a span of traffic with a preference drift in [0, 1]; the guardrail looks during and after it.
-
-        The span may stay out of the log. It returns (mean expected reward of the decisions, list of the guardrail's
-        `Verdict`s).
-        """
-        visits, rng = self._visits(self.settings.decisions), self._rng(_RATINGS)
-        rewards, verdicts = [], []
+    def serve(self, drift: float = 0.0) -> list[Verdict]:
+        """Serve and log a span of traffic with a preference drift in [0, 1]; return the verdicts of the guardrail."""
+        visits, rng, verdicts = self._visits(self.settings.decisions), self._rng(_RATINGS), []
         for rows in np.array_split(np.arange(self.settings.decisions), _LOOKS):
             users, items, draws = (part[rows] for part in visits)
             requests = (self.users.user_ids[users], self.users.contexts(users), self.users.candidate_ids(items))
-            decisions = self.endpoint.decide(*requests, draws)
-            rewards.append((decisions[1] * self.users.expected(users, items, drift)).sum(axis=1))
-            if logged:
-                self._log(users, items, decisions, drift, rng)
-                verdicts.append(self.guard(self.now))
+            self._log(users, items, self.endpoint.decide(*requests, draws), drift, rng)
+            verdicts.append(self.guard(self.now))
         self.now += timedelta(seconds=self.settings.join.window)  # the window of the last decision closes
         verdicts.append(self.guard(self.now))
-        return float(np.concatenate(rewards).mean()), [verdict for verdict in verdicts if verdict]
+        return [verdict for verdict in verdicts if verdict]
 
     def retrain_now(self) -> Verdict | Run | None:
         """Re-train on what is new, as the core does; return the `Verdict`, or None while a canary waits for its own."""
         self.now += timedelta(seconds=1)  # after the verdicts of the guardrail
         return self.retrain(self.now, least_new=1)
 
-    def learn(self, change: Callable[[Log], Log] | None = None) -> tuple[MemoryModel, Log]:
-        """Train on all that was logged since the serving model's data ended; see `MemoryCore.train`."""
+    def learn(self, change: Callable | None = None) -> MemoryModel:
+        """Train on all that was logged since the data of the serving model ended; see `train`."""
         serving = self.serving()
         return self.train(_START if serving is None else serving.until, self.now, change)
 
@@ -84,7 +197,6 @@ class Loop(MemoryCore):
         return self.deploy(candidate, judgement, self.now)
 
     def _visits(self, n):
-        """Draw the visits of the next span: users [n], items [n, k], uniform draws of the actions [n]."""
         self._span += 1
         return *self.users.visits(n, self._rng(_VISITORS), self.settings.candidates), self._rng(_ARMS).random(n)
 
@@ -104,41 +216,32 @@ class Loop(MemoryCore):
         self.now += timedelta(seconds=len(users) / self.settings.rate)
 
 
-def poisoned(log: Log) -> Log:
-    """Return the log with reversed rewards, 6 - reward: 5 stars are 1."""
-    return replace(log, reward=6.0 - log.reward)
+def serve_in_memory(scorer: Scorer, features: Features, exploration: Exploration) -> ServedPolicy:
+    """Make a `ServedPolicy` of a linear `Scorer`, features and exploration; its version is a digest of the scorer."""
+    content = b"".join(np.ascontiguousarray(part).tobytes() for part in scorer.head[0])
+    version = blake2b(content + repr(exploration).encode(), digest_size=8).hexdigest()
+    settings = {"version": version, "digest": version, "exploration": asdict(exploration), "summary": None}
+    return ServedPolicy(None, settings | {"titles": {}, "arms": None}, scorer, features)
 
 
 def run_rounds(
     users: SimulatedUsers,
-    rounds: int = 5,
-    settings: Settings | None = None,
+    drift: Sequence[float] | np.ndarray,
+    settings: Settings,
     seeds: Sequence[int] = (0, 1, 2),
     learners: Sequence[str] = LEARNERS,
-    drift: Sequence[float] | np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Run the loop with several learners, who meet the same visits and uniform draws.
+    """Run the loop with several learners, which meet the same visits and uniform draws.
 
-    Args:
-      users: who visit.
-      rounds: number of re-trainings.
-      settings: None for the defaults.
-      seeds: of the runs.
-      learners: some of `LEARNERS`: "learning" remembers everything, "forgetting" gives the past less and less weight,
-        "frozen" keeps the first policy.
-      drift: preference drift in each span of traffic, [rounds + 1] of [0, 1]; None for none.
+    A preference drift in [0, 1] is given for each span of traffic, of which there is one more than re-trainings. The
+    learner "learning" remembers everything, "forgetting" gives the past less and less weight, and "frozen" keeps the
+    first policy.
 
     Returns:
       DataFrame, one row for each seed, learner and round (0 for the traffic before the first re-training): drift; value
-      (expected reward of the policy that serves at the end of the span, on `_VISITS` visits that are the same for all);
-      earned (mean expected reward of the decisions of the span); oracle and uniform (on those visits); version that
-      serves; gate (kind of the verdict on the re-training before, None where a canary was waiting); guard (kind of the
-      guardrail's last verdict in the span, or None).
+      (expected reward of the policy that serves at the end of the span, on 4,000 visits that are the same for all);
+      oracle and uniform (on those visits); version that serves.
     """
-    settings = Settings(STARS) if settings is None else settings
-    drift = np.zeros(rounds + 1) if drift is None else np.asarray(drift, float)
-    if len(drift) != rounds + 1:
-        raise ValueError(f"drift must be of {rounds + 1} spans of traffic, one more than rounds, got {len(drift)}")
     visits = users.visits(_VISITS, np.random.default_rng(settings.seed), settings.candidates)
     return pd.DataFrame(
         {"seed": seed, "learner": learner, **row}
@@ -149,34 +252,30 @@ def run_rounds(
 
 
 def _run(users, settings, seed, learner, drift, visits):
-    """Yield the rows of one run."""
     gamma = settings.forgetting if learner == "forgetting" else settings.agent.gamma
     loop = Loop(users, replace(settings, agent=replace(settings.agent, gamma=gamma)), seed)
-    verdict = loop.begin()
+    loop.begin()
     for number, degree in enumerate(drift):
         if number and learner != "frozen":
-            verdict = loop.retrain_now()
-        reward, verdicts = loop.serve(degree, logged=learner != "frozen")
+            loop.retrain_now()
+        if learner != "frozen":  # no traffic changes what that one serves
+            loop.serve(degree)
         serving = loop.serving()
         yield {
             "round": number,
             "drift": degree,
             "value": users.value(serving.policy, visits, degree).mean(),
-            "earned": reward,
             "oracle": users.oracle_value(visits, degree).mean(),
             "uniform": users.uniform_value(visits, degree).mean(),
             "version": serving.version,
-            "gate": getattr(verdict, "kind", None),
-            "guard": verdicts[-1].kind if verdicts else None,
         }
 
 
 def by_learner(runs: pd.DataFrame) -> pd.DataFrame:
     """Average expected rewards of `run_rounds` over seeds, with 95 % intervals (Student's t), for `plots.loop.rewards`.
 
-    Returns:
-      DataFrame, one row for each round and learner, oracle and uniform among them: round, drift, learner, value, low
-      and high, which are NaN with one seed.
+    Columns are learner, round, drift, value, low and high, which are NaN with one seed; learners include the oracle and
+    the uniform policy.
     """
     first = runs[runs["learner"] == runs["learner"].iloc[0]]
     columns = ["learner", "round", "drift", "value"]
@@ -188,8 +287,7 @@ def by_learner(runs: pd.DataFrame) -> pd.DataFrame:
 def gain(runs: pd.DataFrame, learner: str = "learning", against: str | None = None) -> Interval:
     """Estimate how much better the last served policy of a learner of `run_rounds` is than its first.
 
-    With `against` it is compared with the last one of that learner. The `Interval` is that of the mean difference over
-    seeds, in units of the reward: 95 %, Student's t.
+    With `against` it is compared with the last one of that learner. The 95 % interval is over seeds (Student's t).
     """
     values = runs.pivot(index="seed", columns=["learner", "round"], values="value")
     last = runs["round"].max()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import get_type_hints
 
 from recbandits import checks
 from recbandits.agents.parameters import LinUCB
@@ -50,7 +51,8 @@ class Guardrail:
         version could not be distinguished from a bad day.
       least: decisions that either side must have before anything is decided, at least 2.
       most: decisions of the canary, with one of its shares, after which it is withdrawn where the evidence does not
-        suffice to promote it or to roll it back; at least `least`.
+        suffice to promote it or to roll it back; at least `least`. Those without a reward count, too: a canary whose
+        rewards do not arrive does not serve permanently.
       margin: share of the mean reward of the other version, 0 or more. A canary that is non-inferior by this margin is
         promoted, one that is significantly worse is rolled back.
       alpha: in (0, 1); the probability with which a version that is not worse by the margin is ever rolled back with
@@ -113,3 +115,10 @@ class Settings:
         checks.check_fields(self, forgetting=checks.POSITIVE_PROBABILITY)
         checks.require_field(self, "candidates", 2 <= self.candidates <= self.movies, "from 2 to the number of movies")
         checks.require_field(self, "join", isinstance(self.join, Join), "a Join")
+
+
+def settings_from(values: dict) -> Settings:
+    """Make `Settings` of the dict that `dataclasses.asdict` makes; ValueError without `join`, or for a wrong value."""
+    checks.require("join" in values, "settings", "a dict with `join`, the rule for rewards", values)
+    kinds = get_type_hints(Settings)
+    return Settings(**{name: kinds[name](**each) if isinstance(each, dict) else each for name, each in values.items()})

@@ -35,13 +35,9 @@ _SHARE = checks.Rule("in [0, 1)", lambda value: 0 <= value < 1)
 
 @dataclass(frozen=True, eq=False)
 class SimulatedUsers:
-    """Users whose preferences are known, unlike those of a real recommender.
+    """Users whose preferences are known; methods take users as rows of `user_ids`, movies as rows of `item_ids`."""
 
-    Methods take users as rows of `user_ids`, and movies as rows of `item_ids`. The factors of the truth are ordered by
-    how much of the ratings they explain.
-    """
-
-    model: Factorization  # of the ratings: the truth
+    model: Factorization  # of the ratings: the truth, its factors ordered by how much they explain
     titles: tuple  # of the movies, in the order of `item_ids`
     never: float = 0.1  # share of decisions that are never reported on, for every action, in [0, 1)
     twice: float = 0.05  # share of the reported ones that are reported on again later, in [0, 1]
@@ -94,7 +90,7 @@ class SimulatedUsers:
         return self.item_ids.to_numpy()[items]
 
     def requests(self, users: np.ndarray, items: np.ndarray) -> list[dict]:
-        """Return the requests of visits, list of dicts with `user_id`, `context` and `candidates`, as JSON can hold."""
+        """Return the requests of visits, list of dicts as JSON can hold."""
         rows = zip(self.user_ids[users], users, self.candidate_ids(items).tolist(), strict=True)
         return [{"user_id": name, "context": self._contexts[user], "candidates": ids} for name, user, ids in rows]
 
@@ -115,10 +111,7 @@ class SimulatedUsers:
         return [Interaction(*row) for row in rows]
 
     def visits(self, n: int, rng: np.random.Generator, candidates: int = 10) -> tuple[np.ndarray, np.ndarray]:
-        """Draw n visits: a user and different candidates in random order for each.
-
-        They are rows: users int64 [n], items int64 [n, candidates]. ValueError for more candidates than movies.
-        """
+        """Draw n visits: users int64 [n] and for each different candidates in random order, int64 [n, candidates]."""
         count = len(self.item_ids)
         checks.require(1 <= candidates <= count, "candidates", f"in [1, {count}]", candidates)
         users = rng.choice(len(self.user_ids), n)
@@ -130,7 +123,7 @@ class SimulatedUsers:
         Under preference drift the first half of the factors, which explain the most, have the weight cos(pi drift),
         which goes from 1 over 0 to -1. For any drift the mean is a sum of the products among the `features`, but for
         the clipping: a linear model can represent the new preferences as well as the old ones, if it learns them anew.
-        At drift 0 the preferences are those of MovieLens; ValueError outside [0, 1].
+        At drift 0 the preferences are those of MovieLens.
         """
         checks.require(0 <= drift <= 1, "drift", "in [0, 1]", drift)
         weight = np.ones(self.model.rank)
@@ -193,10 +186,7 @@ class SimulatedUsers:
     @classmethod
     def load(cls, directory: str | Path) -> "SimulatedUsers":
         """Read the users that `save` wrote; FileNotFoundError if there are none."""
-        file = Path(directory, FILE)
-        if not file.is_file():
-            raise FileNotFoundError(f"there are no simulated users in {directory}: it has no {FILE}")
-        with np.load(file, allow_pickle=False) as parts:
+        with np.load(Path(directory, FILE), allow_pickle=False) as parts:
             values = {name: part if part.ndim else part.item() for name, part in parts.items()}
         fields = {field.name: values[f"model_{field.name}"] for field in dataclasses.fields(Factorization)}
         settings = {name: values[name] for name in _SETTINGS}
@@ -219,7 +209,7 @@ def _order_factors(model):
     """Return the same ratings with factors that are orthogonal, and ordered by how much they explain.
 
     They are those of the singular value decomposition of user_factors @ movie_factors.T, by the QR decompositions of
-    the two, which are small; each of the two gets the square roots of the singular values.
+    the two; each of the two gets the square roots of the singular values.
     """
     users, right_users = np.linalg.qr(model.user_factors)
     movies, right_movies = np.linalg.qr(model.movie_factors)

@@ -29,12 +29,10 @@ def train(
     parameters: LinUCB,
     exploration: Exploration,
     serving: str | Path | None = None,
-    seed: int = 0,
 ) -> dict:
     """Train the model of the next round.
 
-    The same dataset and parent give the same version, in any order and number of deliveries. A process that is killed
-    leaves no model rather than a part of one.
+    The same dataset and parent give the same version, in any order and number of deliveries.
 
     Args:
       dataset: directory that `ingest` wrote.
@@ -42,7 +40,6 @@ def train(
       parameters: of the agent. Its `gamma` is the weight of all earlier events at each training.
       exploration: with which the policy is to serve.
       serving: directory of the parent; None for none.
-      seed: of the agent's draws; what it learns does not depend on it.
 
     Returns:
       dict of version, which without a new event is the parent's, parent, new (events learnt now) and learnt (in all).
@@ -52,7 +49,7 @@ def train(
     """
     manifest, parent = (read_manifest(dataset), None if serving is None else read_model(serving))
     features, until, new = Features.load(dataset), datetime.fromisoformat(manifest["end"]), 0
-    agent = learner(features, manifest["candidates"], parameters, seed)
+    agent = learner(features, manifest["candidates"], parameters)
     if parent is not None:
         until = max(until, parent.until)
         if Path(dataset, FEATURES).read_bytes() != (parent.policy / FEATURES).read_bytes():
@@ -78,9 +75,9 @@ def train(
     return {"version": model.version, "parent": model.parent, "new": new, "learnt": model.learnt}
 
 
-def learner(features: Features, candidates: int, parameters: LinUCB, seed: int = 0) -> Any:
+def learner(features: Features, candidates: int, parameters: LinUCB) -> Any:
     """Make a TF-Agents agent, one linear model for all arms, for decisions with so many candidates."""
-    return make_agent(parameters, Specs(features.spec(candidates)), seed)
+    return make_agent(parameters, Specs(features.spec(candidates)))
 
 
 def learn(agent: Any, examples: Examples) -> int:

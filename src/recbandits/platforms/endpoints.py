@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recbandits.platforms.protocol import PlatformError
-from recbandits.serving.traffic_split import TrafficSplit
-from recbandits.serving.versions import Answered
+from recbandits.serving.predictor import Answered
+from recbandits.serving.versions import TrafficSplit
 
 
 def in_context(method: Callable) -> Callable:

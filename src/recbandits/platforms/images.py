@@ -4,7 +4,6 @@
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,30 +84,6 @@ def instructions(text: str) -> list[Instruction]:
     return [Instruction(keyword.upper(), " ".join(value.split())) for keyword, _, value in parts]
 
 
-def rebuilt(steps: Sequence[Instruction], changed: str) -> list[bool]:
-    """Tell for each step whether Docker carries it out again, instead of taking what it kept, after a file has changed.
-
-    A step is repeated when it copies the file, when a step before it in its stage is repeated, or when the stage that
-    it begins with or copies from is.
-
-    Args:
-      steps: list of `Instruction`.
-      changed: path of the file in the build context.
-    """
-    stages: dict[str, bool] = {}
-    stage, stale, answers = "", False, []
-    for keyword, value in steps:
-        if keyword == "FROM":
-            base, _, stage = value.partition(" AS ")
-            stale = stages.get(base, False)
-        elif keyword == "COPY":
-            origin = _origin(value)
-            stale |= stages[origin] if origin else _copies(value, changed)
-        stages[stage] = stale
-        answers.append(stale)
-    return answers
-
-
 def _stages(root):
     """Return dict from the name of a stage to its `Instruction`s; None names those before the first."""
     stages, stage = {None: []}, None
@@ -130,8 +105,3 @@ def _origin(value):
     """Return the stage from which COPY takes files, or None."""
     match = re.match(r"--from=(\S+)", value)
     return match and match[1]
-
-
-def _copies(value, changed):
-    sources = [word for word in value.split()[:-1] if not word.startswith("--")]
-    return any(source in (".", changed) or changed.startswith(f"{source}/") for source in sources)

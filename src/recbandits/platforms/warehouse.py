@@ -133,6 +133,10 @@ class Warehouse(ABC):
         """
         return self._query_joined(sql.BY_USER, start, end, rule).to_pandas()
 
+    def served(self, start: datetime, end: datetime, version: str) -> int:
+        """Count the decisions of a version in a span of time, whether they have a reward or not."""
+        return self.query(sql.SERVED, _span(start, end) | {"version": version})["number"][0].as_py()
+
     def counts(self, start: datetime, end: datetime, rule: Join) -> Counts:
         """`Counts` of a span of time; see `decisions`."""
         rows = self._query_joined(sql.COUNTS, start, end, rule).to_pylist()

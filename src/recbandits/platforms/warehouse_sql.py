@@ -139,6 +139,8 @@ SELECT policy_version, user_id, COUNT(*) AS decisions, SUM(reward) AS total
 FROM joined GROUP BY policy_version, user_id, IF(user_id IS NULL, event_id, NULL) ORDER BY policy_version, user_id
 """
 
+SERVED = f"WITH {_DECIDED} SELECT COUNT(*) AS number FROM decided WHERE policy_version = @version"
+
 # What came in the window and belongs to no decision at all.
 _REST = """
   SELECT r.digest, 'orphan' AS fate FROM rewards AS r

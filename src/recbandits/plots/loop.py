@@ -73,8 +73,8 @@ def guardrail(
     """Draw the difference between canary and predecessor that the guardrail observed, look by look.
 
     `looks` has columns decisions (of both versions so far), value, low and high: the difference of the newest to the
-    other with its confidence sequence, as `loop.guardrail.observed` gives it at each look. `verdicts` map a number of
-    decisions to the verdict then; `margin`, in rating points, is drawn as a line.
+    other with its confidence sequence, as in `loop.canary.Evidence`, at each look. `verdicts` map a number of decisions
+    to the verdict then; `margin`, in rating points, is drawn as a line.
     """
     with figure(7.5, 3.6) as (fig, axes):
         axes.plot(looks["decisions"], looks["value"], color=REFERENCE, label="newest minus other")

@@ -5,7 +5,7 @@
   `decide` answers many with `Decisions`.
 - `Scorer` holds the arrays of a linear model or a network; `TrainingSummary` says what a policy was trained on.
 - `TrafficSplit` divides users between versions; `Outbox` delivers the event log in the background.
-- `python -m recbandits.serving.server` answers over HTTP (extra `serve`); `serving.versions` answers files.
+- `python -m recbandits.serving.server` answers over HTTP (extra `serve`); `serving.predictor` answers files.
 """
 
 from recbandits import lazy_exports
@@ -15,10 +15,9 @@ __getattr__, __all__ = lazy_exports(
     {
         "decisions": "Decisions Recommendation",
         "outbox": "Outbox",
-        "policy": "export load",
+        "policy": "TrainingSummary export load",
         "scorer": "Scorer",
         "served": "ServedPolicy",
-        "summary": "TrainingSummary",
-        "traffic_split": "TrafficSplit",
+        "versions": "TrafficSplit",
     },
 )

@@ -13,17 +13,12 @@ class Recommendation(NamedTuple):
     """One decision of a policy.
 
     Attributes:
-      event_id: names the decision; new for each, with the same seed too.
-      policy_version: of the policy that decided.
-      user_id: text; None for a request without one.
+      event_id: new for each decision, with the same seed too.
       item_ids: list [k]; the first was drawn, the others follow by their scores, or were drawn after it where the
         policy's exploration draws slates.
       titles: list [k]; an item without a title has its id.
       scores: list [k], predicted rewards.
       propensity: probability with which the first was drawn from the candidates.
-      candidates: list of the ids that could have been drawn.
-      context: dict from a raw column of the request to its value, as asked.
-      candidate_features: dict from name to a list of numbers, one for each candidate.
       propensities: list [k], probability of each item in its place given those above it; the first is `propensity`,
         and where the others follow by their scores they are 1. Their product is the probability of the slate.
       logged: whether a server has put the decision into its event log.

@@ -1,13 +1,11 @@
 """The event log of a server, which sends its decisions to a sink.
 
 A sink is an object with `send(events)`. It returns when all are kept, raises ValueError if it will never take one of
-them, and any other exception when another attempt may succeed. `DirectLog` has a sink that is on this machine and fast
-keep every decision before it is answered, so that a server that is killed loses none. `Outbox` has a sink that is far
-away, such as Pub/Sub, get them in the background, and never keeps a prediction waiting. What cannot be published goes
-to a spool on the disk, and is published when the sink is reached again, by this process or the next that has the spool.
-A server that is killed loses what was answered in the last half second, and in the 5 seconds that a request to Pub/Sub
-may take; without a spool, since the sink was reached last. Its events are numbered, so that `sinks.count_missing`
-counts what has been lost between others.
+them, and any other exception when another attempt may succeed. `DirectLog` is for a sink on this machine: it keeps
+decisions before they are answered, so that a server that is killed loses none. `Outbox` is for a sink that is far away,
+such as Pub/Sub: it sends decisions in the background, and never keeps a prediction waiting. A server that is killed
+loses what was answered in the last half second, and in the 5 seconds that a request to Pub/Sub may take; without a
+spool, since the sink was reached last. Events are numbered, so that `sinks.count_missing` can count the missing ones.
 
 The queue of an outbox is bounded in bytes. While it is at most half full every decision is kept; above that with a
 probability that falls from 1 to one in a million when it is full, depends on nothing but how full it is, and is written
@@ -15,7 +13,6 @@ into the record as `pass_prob`. So the log is unbiased, with each record weighte
 """
 
 import logging
-import os
 import random
 import threading
 import time
@@ -40,16 +37,15 @@ def pass_probability(fill: float) -> float:
 class Outbox:
     """A bounded queue, and one thread that hands its records in batches to a sink.
 
-    A batch that cannot be published goes to the spool. Where there is none, or it is full, the batch is tried again
-    until it is published, and the queue fills meanwhile and thins out what comes. In a forked process the queue begins
-    empty, with a thread and a spool of its own.
+    A batch that cannot be published goes to the spool, and is published from there when the sink is reached again, by
+    this process or the next that has the spool. Where there is none, or it is full, the batch is tried again until it
+    is published, and the queue fills meanwhile and thins out what comes. A forked process needs its own outbox.
 
     Args:
       open_sink: function without arguments by which the thread opens the sink, which gets objects `sinks.Event`: of
         their attributes, "instance" names this queue, and "sequence" numbers its events from 0.
       batch: records handed over at once, at most.
       seconds: how long a record waits for others; every request to a sink takes processor time from the answers.
-      seed: of the draws that keep or drop; None for fresh entropy.
       max_bytes: of all decisions in the queue, by their `size`.
       open_spool: function without arguments by which the thread opens the `Spool`, whose events are published as soon
         as there is nothing newer; it gives None where there can be none, and raises BlockingIOError while another
@@ -61,16 +57,19 @@ class Outbox:
         open_sink: Callable,
         batch: int = 500,
         seconds: float = 0.5,
-        seed: int | None = None,
         max_bytes: int = 64_000_000,
         open_spool: Callable | None = None,
     ):
         self._open_sink, self._batch, self._seconds = open_sink, batch, seconds
-        self._random, self._max_bytes = random.Random(seed), max_bytes
-        self._open_spool, self._spool, self._process = open_spool, None, None
-        self._reset()
-        if open_spool is not None:
-            self._start()
+        self._max_bytes, self._open_spool, self._spool = max_bytes, open_spool, None
+        self._queue: deque[tuple] = deque()
+        self._bytes_put, self._bytes_taken = 0, 0  # one is written by who puts, the other by the thread
+        self._instance, self._sequence = uuid.uuid4().hex, 0
+        self._counts: Counter[str] = Counter()
+        self._closing, self._given_up = threading.Event(), False
+        self._sink, self._pause, self._next_attempt, self._next_opening = None, seconds, 0.0, 0.0
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread.start()
 
     def put(self, decision: Any, when: datetime) -> None:
         """Keep a decision or drop it; never waits, and never raises because of the sink.
@@ -78,15 +77,12 @@ class Outbox:
         A decision, such as a `Recommendation`, has its `size` in bytes, and `interaction(when, pass_prob)`, which the
         thread calls later. Its time has a zone.
         """
-        if self._process != os.getpid():
-            self._start()
         self._counts["put"] += 1
         size = decision.size
-        fill = (self._bytes + size) / self._max_bytes
+        fill = (self._bytes_put - self._bytes_taken + size) / self._max_bytes
         probability = pass_probability(fill)
-        if fill < 1 and (probability == 1 or self._random.random() < probability):
-            with self._lock:
-                self._bytes += size
+        if fill < 1 and (probability == 1 or random.random() < probability):
+            self._bytes_put += size
             self._queue.append((decision, when, probability, self._sequence, size))
             self._sequence += 1
         else:
@@ -102,37 +98,17 @@ class Outbox:
         """
         counts = {name: self._counts[name] for name in _COUNTERS}
         settled = sum(counts[name] for name in ("dropped", "delivered", "failed", "spooled"))
-        return counts | {"waiting": counts["put"] - settled, "bytes": self._bytes}
+        waiting = counts["put"] - settled
+        if self._given_up:
+            counts["failed"], waiting = counts["failed"] + waiting, 0
+        return counts | {"waiting": waiting, "bytes": self._bytes_put - self._bytes_taken}
 
     def close(self, timeout: float = 10.0) -> dict[str, int]:
         """Deliver what waits, for at most so many seconds, and end; what is left then has failed. Return `counters`."""
-        if self._process == os.getpid():
-            self._closing.set()
-            self._thread.join(timeout)
-            with self._lock:
-                self._given_up = True
-                self._counts["failed"] += self.counters["waiting"]
-            if not self._thread.is_alive():
-                self._close_spool()
+        self._closing.set()
+        self._thread.join(timeout)
+        self._given_up = True
         return self.counters
-
-    def _close_spool(self):
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
-
-    def _start(self):
-        self._close_spool()  # of the process that has forked this one
-        self._reset()
-        self._process = os.getpid()
-        self._thread.start()
-
-    def _reset(self):
-        self._queue, self._bytes, self._lock = deque(), 0, threading.Lock()
-        self._instance, self._sequence = uuid.uuid4().hex, 0
-        self._counts, self._closing, self._given_up = Counter(), threading.Event(), False
-        self._sink, self._pause, self._next_attempt, self._next_opening = None, self._seconds, 0.0, 0.0
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def _run(self):
         ended = False
@@ -142,10 +118,11 @@ class Outbox:
             while self._queue and not self._given_up:
                 events, size = self._take()
                 self._deliver(events)
-                with self._lock:
-                    self._bytes -= size
-            if self._spool is not None and self._spool.has_events and time.monotonic() >= self._next_attempt:
+                self._bytes_taken += size
+            if self._spool is not None and time.monotonic() >= self._next_attempt:
                 self._replay()
+        if self._spool is not None:
+            self._spool.close()
 
     def _find_spool(self):
         """Open the spool, unless it is open, another process has it or there can be none."""
@@ -168,7 +145,7 @@ class Outbox:
                 attributes = {"instance": self._instance, "sequence": str(sequence)}
                 events.append(Event(record.event_id, record.to_json(), attributes))
             except BaseException as error:  # the thread must not end
-                self._count("failed", 1)
+                self._counts["failed"] += 1
                 logging.warning("a decision could not be logged: %r", error)
         return events, size
 
@@ -179,8 +156,8 @@ class Outbox:
             if closing and self._keep(events):
                 return
             if (refused := self._send(events)) is not None:
-                self._count("failed", refused)
-                self._count("delivered", len(events) - refused)
+                self._counts["failed"] += refused
+                self._counts["delivered"] += len(events) - refused
                 return
             if not closing and self._keep(events):
                 return
@@ -193,14 +170,8 @@ class Outbox:
             kept = self._spool is not None and self._spool.append(events)
         except BaseException as error:  # the thread must not end
             logging.warning("events cannot be kept on the disk: %r", error)
-        self._count("spooled", kept * len(events))
+        self._counts["spooled"] += kept * len(events)
         return kept
-
-    def _count(self, name, number):
-        """Count events, unless `close` has counted them already."""
-        with self._lock:
-            if not self._given_up:
-                self._counts[name] += number
 
     def _send(self, events):
         """Return how many events the sink refused; None where it was not reached and is tried again after a pause."""
@@ -236,8 +207,8 @@ class Outbox:
                     return
                 if (refused := self._send(events)) is None:
                     return
-                self._count("replay_failed", refused)
-                self._count("replayed", len(events) - refused)
+                self._counts["replay_failed"] += refused
+                self._counts["replayed"] += len(events) - refused
         except Exception as error:  # the thread must not end
             logging.warning("the events on the disk cannot be read: %r", error)
 

@@ -4,8 +4,9 @@ Loading and recommending need no TensorFlow, so that servers start fast and stay
 """
 
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,76 @@ import numpy as np
 import pandas as pd
 
 from recbandits import checks
+from recbandits.checks import FINITE, require
 from recbandits.data.features import FILE, GLOBAL, PER_ARM, Features
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.exploration import Exploration
-from recbandits.records.fields import NAMES, TEXT, read_id
+from recbandits.records.fields import TEXT, read_id
 from recbandits.serving import manifest
 from recbandits.serving.manifest import local_directory
 from recbandits.serving.scorer import Scorer
 from recbandits.serving.served import ServedPolicy
-from recbandits.serving.summary import TrainingSummary, known_items, model_card
 
 _CARD, _SCORER = "MODEL_CARD.md", "scorer.npz"
 _SAVED_MODEL = {"assets", "fingerprint.pb", "policy_specs.pbtxt", "saved_model.pb", "variables"}
 _ENTRIES = _SAVED_MODEL | {_CARD, _SCORER, FILE, manifest.FILE}
+
+_FIRST = (
+    "The first slot {}. Each answer carries the exact probability of the item in that slot; the others follow by score."
+)
+_EXPLORATION = {  # by the name of the method
+    "greedy": "None: the best score comes first, with propensity 1. A log of such decisions says nothing about what "
+    "was not shown.",
+    "epsilon_greedy": _FIRST.format("has a uniformly random candidate with probability {:g}, otherwise the best one"),
+    "softmax": _FIRST.format("is drawn with probability proportional to exp(score / {:g})"),
+    "inverse_gap": _FIRST.format("is drawn by inverse-gap weighting with gamma {:g}"),
+    "plackett_luce": "Every slot is drawn from the items that are left, with probability proportional to "
+    "exp(score / {:g}). Each answer carries the exact probability of each item in its slot, given those above it.",
+}
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """Data, parameters, metrics and limits of a trained policy, for its users.
+
+    Attributes:
+      data: source and number of rows, a sentence.
+      agent: its name.
+      parameters: dict from parameter to value.
+      metrics: dict from the name of a metric to its value, or to (value, low, high) with an interval of 95 %.
+      limits: sentences on what the policy must not be used for, or does badly.
+
+    Raises:
+      ValueError: a metric that is neither a finite number nor three of them with the value within the interval, a
+        name or sentence that is no text, or parameters that JSON cannot hold.
+    """
+
+    data: str
+    agent: str
+    parameters: dict = field(default_factory=dict)
+    metrics: dict = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        require(not isinstance(self.limits, str), "limits", "sentences, not one", self.limits)
+        for text in (self.data, self.agent, *self.limits, *self.metrics, *self.parameters):
+            TEXT.accept("each name and sentence of a summary", text)
+        metrics = {name: _metric(name, value) for name, value in self.metrics.items()}
+        try:
+            parameters = json.loads(json.dumps(self.parameters, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"parameters must be what JSON can hold, got {self.parameters}: {error}") from None
+        for name, value in {"metrics": metrics, "parameters": parameters, "limits": tuple(self.limits)}.items():
+            object.__setattr__(self, name, value)
+
+
+def _metric(name, value):
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    numeric = all(map(FINITE.accepts, values))
+    if not numeric or len(values) not in (1, 3) or not (len(values) == 1 or values[1] <= values[0] <= values[2]):
+        raise ValueError(f"metric {name!r} must be a finite number, or (value, low, high) in order, got {value!r}")
+    values = tuple(map(float, values))
+    return values if len(values) == 3 else values[0]
 
 
 def export(
@@ -87,7 +145,7 @@ def export(
             scorer.save(draft / _SCORER)
         if features is not None:
             features.save(draft)
-        (draft / _CARD).write_text(model_card(settings), encoding="utf-8")
+        (draft / _CARD).write_text(_model_card(settings, summary), encoding="utf-8")
         manifest.seal(draft, settings)
     return directory
 
@@ -97,7 +155,7 @@ def read_titles(titles: pd.Series | Mapping[Any, str] | None) -> dict[str, str]:
     read = {}
     for item, title in ({} if titles is None else titles).items():
         name = read_id("id of a title", item)
-        checks.require(name not in read, "titles", "one for each item", name)
+        require(name not in read, "titles", "one for each item", name)
         read[name] = TEXT.accept(f"title of item {name}", title)
     return read
 
@@ -108,10 +166,12 @@ def load(directory: str | Path) -> ServedPolicy:
     ValueError if the directory is not an exported policy, or a damaged, incomplete, older or newer one.
     """
     with local_directory(directory) as local:
-        settings, contents = _read(local)
+        settings, contents = manifest.read(local)
     try:
-        scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
+        scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if _SCORER in contents else None
         features = Features.load(io.BytesIO(contents[FILE])) if FILE in contents else None
+        summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
+        settings |= {"titles": read_titles(settings["titles"]), "summary": summary}
         policy = ServedPolicy(local, settings, scorer, features)
         policy.check()
     except Exception as error:  # sealed, but no policy: NumPy and others say why, each in its way
@@ -121,48 +181,22 @@ def load(directory: str | Path) -> ServedPolicy:
 
 
 def describe(directory: str | Path) -> pd.Series:
-    """Describe a policy by its seal: texts by name, and each metric with its interval. Errors are those of `load`."""
-    with local_directory(directory) as local:
-        settings, _ = _read(local)
-    summary = settings["summary"] or {}
-    method, value = settings["exploration"]["name"], settings["exploration"]["value"]
+    """Describe a policy: texts by name, and each metric with its interval. Errors are those of `load`."""
+    policy = load(directory)
+    summary, method = policy.summary or TrainingSummary("not recorded", "not recorded"), policy.exploration.name
+    items = 0 if policy.candidates is None else len(policy.candidates)
     rows = {
-        "version": settings["version"],
-        "agent": summary.get("agent", "not recorded"),
-        "data": summary.get("data", "not recorded"),
-        "exploration": method if method == "greedy" else f"{method}, {value:g}",
-        "arms": "any item with features" if settings["arms"] is None else f"{len(settings['arms'])} fixed items",
-        "knows": known_items(settings["items"]),
+        "version": policy.version,
+        "agent": summary.agent,
+        "data": summary.data,
+        "exploration": method if method == "greedy" else f"{method}, {policy.exploration.value:g}",
+        "arms": f"{items} fixed items" if policy.has_arms else "any item with features",
+        "knows": "no ids" if policy.features is None else f"{items:,} items",
     }
-    for name, value in summary.get("metrics", {}).items():
-        value, *interval = value if isinstance(value, list) else [value]
+    for name, value in summary.metrics.items():
+        value, *interval = value if isinstance(value, tuple) else (value,)
         rows[name] = f"{value:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
-    return pd.Series(rows, name=local.name)
-
-
-def _read(directory):
-    """Read a policy directory as `manifest.read` does, and check what its seal says."""
-    settings, contents = manifest.read(directory)
-    for name, (expected, accepts) in _SETTINGS.items():
-        if name not in settings:
-            raise ValueError(f"policy {directory.name}: {name} is missing")
-        try:
-            accepted = accepts(settings[name])
-        except Exception:  # of a constructor, each in its way
-            accepted = False
-        if not accepted:
-            raise ValueError(f"policy {directory.name}: {name} must be {expected}, got {settings[name]!r:.100}")
-    return settings, contents
-
-
-_SETTINGS: dict[str, tuple[str, Callable]] = {  # of a policy's seal, by what each must be
-    "scorer": ("true or false", lambda value: isinstance(value, bool)),
-    "exploration": ("the name and the value of a method", lambda value: len(value) == 2 and Exploration(**value)),
-    "arms": ("ids that are all different, or null", lambda value: value is None or NAMES.accept("arms", value)),
-    "items": ("a whole number, or null", lambda value: value is None or checks.whole(0).accepts(value)),
-    "titles": ("texts by id", lambda value: all(isinstance(title, str) for title in value.values())),
-    "summary": ("what was recorded, or null", lambda value: value is None or TrainingSummary(**value)),
-}
+    return pd.Series(rows, name=Path(directory).name)
 
 
 def _check(observation, actions, features, arms):
@@ -178,4 +212,64 @@ def _check(observation, actions, features, arms):
         raise ValueError(f"arms must name the items of the {actions} actions, so that they can be served by ids")
     read = {name: part.shape[-1] for name, part in observation.items()} if per_arm else {GLOBAL: observation.shape[-1]}
     got = {name: shape[-1] for name, shape in features.spec(1).items() if per_arm or name != PER_ARM}
-    checks.require(got == read, "features", f"as many as the policy reads, {read}", got)
+    require(got == read, "features", f"as many as the policy reads, {read}", got)
+
+
+def _model_card(settings: dict, summary: TrainingSummary | None) -> str:
+    """Write the model card of a policy, one page of Markdown, from what `policy.export` writes into `policy.json`."""
+    method, value = settings["exploration"]["name"], settings["exploration"]["value"]
+    limits = [
+        *(summary.limits if summary else ()),
+        "It knows items as they were when its features were computed.",
+        *([] if settings["arms"] is None else ["It cannot recommend any other than its fixed items."]),
+        "Scores are predicted rewards. They are not calibrated for users whom the training data does not represent.",
+    ]
+    sections = {
+        f"# Model card: {summary.agent if summary else 'a bandit policy'}": _purpose(settings),
+        "## Training data and parameters": _training(summary),
+        "## Evaluation": _metrics(summary),
+        "## Exploration": _EXPLORATION[method].format(value),
+        "## Limits": "\n".join(f"- {limit}" for limit in limits),
+        "## Use": _use(settings),
+    }
+    return "\n\n".join(part for section in sections.items() for part in section) + "\n"
+
+
+def _purpose(settings):
+    if settings["arms"] is None:
+        text = "It scores items for a request by the features of both, and recommends the best of the candidates."
+    else:
+        text = f"It chooses among {len(settings['arms'])} fixed items by the features of the request."
+    if settings["items"] is None:
+        return f"{text} It reads observations, not ids: it was exported without its features."
+    others = "" if settings["arms"] else "; others can be described by their columns"
+    return f"{text} It knows {settings['items']:,} items by their ids{others}."
+
+
+def _training(summary):
+    if summary is None:
+        return "Nothing was recorded when this policy was exported."
+    rows = [
+        f"| {name} | {', '.join(map(str, value)) if isinstance(value, list) else value} |"
+        for name, value in summary.parameters.items()
+    ]
+    table = ["", "| parameter | value |", "|---|---|", *rows] if rows else []
+    return "\n".join([f"Trained on {summary.data.rstrip('.')}.", *table])
+
+
+def _metrics(summary):
+    if summary is None or not summary.metrics:
+        return "Not measured. Do not deploy it until it is."
+    rows = ["| metric | value | 95 % interval |", "|---|---|---|"]
+    for name, value in summary.metrics.items():
+        value, *interval = value if isinstance(value, tuple) else (value,)
+        rows.append(f"| {name} | {value:.4g} | {' to '.join(f'{end:.4g}' for end in interval) or 'not computed'} |")
+    return "\n".join(rows)
+
+
+def _use(settings):
+    code = "from recbandits.serving.policy import load\n\npolicy = load(directory)  # the directory of this file\n"
+    code += "policy.recommend({column: value, ...}, k=3)\n" if settings["scorer"] and settings["items"] else ""
+    served = "its signature `serving_default` takes observations and gives scores."
+    more = f"\n\nAny TensorFlow Serving can run `saved_model.pb`: {served}" if settings["scorer"] else ""
+    return f"```python\n{code}```{more}"

@@ -1,11 +1,9 @@
 """The SavedModel of a policy, with TF-Agents' `action` and a signature of scores for TensorFlow Serving."""
 
 import logging
-from contextlib import contextmanager
 
 from recbandits.tf import tf
 
-from absl import logging as absl_logging
 from tf_agents.policies import policy_saver
 from tf_agents.policies.tf_policy import TFPolicy
 from tf_agents.typing import types
@@ -21,7 +19,9 @@ def write(policy: TFPolicy, scorer: Scorer | None, directory: str) -> None:
     `context` float32 [n, G] and, where arms have features, `per_arm` float32 [n, k, D], and gives `scores`
     float32 [n, arms]; n and k are free. (TensorFlow refuses to name an argument `global`, a keyword of Python.)
     """
-    with _without_naming_notes():
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # TensorFlow notes the spelling of every argument of every signature
+    try:
         saver = policy_saver.PolicySaver(policy)
         if hasattr(policy, "score_pairs"):
             policy.score_pairs.get_concrete_function()  # traced, which is what makes it part of the file
@@ -29,6 +29,8 @@ def write(policy: TFPolicy, scorer: Scorer | None, directory: str) -> None:
         if scorer is not None:
             saver.signatures["serving_default"] = _signature(scorer, observation_spec(policy))
         saver.save(directory)
+    finally:
+        logging.disable(disabled)
 
 
 def observation_spec(policy: TFPolicy) -> types.NestedTensorSpec:
@@ -47,17 +49,3 @@ def _signature(scorer, spec):
         return {"scores": scorer.scores(*observation, activate=activate)}
 
     return tf.function(score, input_signature=inputs, autograph=False).get_concrete_function()
-
-
-@contextmanager
-def _without_naming_notes():
-    """Silence TensorFlow's note on the spelling of every argument of every signature."""
-    tensorflow_logger = logging.getLogger("tensorflow")
-    level, verbosity = tensorflow_logger.level, absl_logging.get_verbosity()
-    tensorflow_logger.setLevel(logging.ERROR)
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    try:
-        yield
-    finally:
-        tensorflow_logger.setLevel(level)
-        absl_logging.set_verbosity(verbosity)

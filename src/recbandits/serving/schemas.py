@@ -16,7 +16,6 @@ MAX_RECOMMENDED, MAX_CANDIDATES, MAX_NEW_ITEMS = 10_000, 1_000_000, 10_000
 _MAX_COLUMNS = 10_000  # of one instance, and new items; more than any policy has
 _MAX_CACHED_BODY = 65_536  # bytes of JSON whose texts are looked up in a cache; a larger body has too many
 _MAX_NAME_LENGTH = 60  # letters of a foreign name in a sentence
-_RENAMED = {"features": "context"}  # fields of an instance
 _REFUSALS = {  # by HTTP status
     400: "the body is not JSON",
     403: "the token is missing, or the host is another one",
@@ -204,15 +203,12 @@ def openapi(health_route: str, predict_route: str) -> dict:
     models: dict[type[BaseModel], Any] = dict.fromkeys((Request, ReleaseDocument), "validation")
     models |= dict.fromkeys((Response, Problem), "serialization")
     schemas = models_json_schema([*models.items()], ref_template=form)[1]["$defs"]
-    anything = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
-    text = {"text/plain": {"schema": {"type": "string"}}}
 
     def content(model):
         return {"content": {"application/json": {"schema": {"$ref": form.format(model=model.__name__)}}}}
 
-    def operation(name, description, answer=anything, refusals=(), body=None):
-        shown = {"content": answer} if isinstance(answer, dict) else content(answer)
-        responses = {"200": {"description": "Successful Response"} | shown}
+    def operation(name, description, answer=None, refusals=(), body=None):
+        responses = {"200": {"description": "Successful Response"} | (content(answer) if answer else {})}
         for status in refusals:
             responses[str(status)] = {"description": _REFUSALS[status]} | content(Problem)
         request_body = {"requestBody": content(body) | {"required": True}} if body else {}
@@ -227,7 +223,7 @@ def openapi(health_route: str, predict_route: str) -> dict:
         "paths": {
             health_route: {"get": operation("health", "Answer once a policy is loaded.", refusals=[503])},
             "/live": {"get": operation("live", "Answer while the process runs.")},
-            "/metrics": {"get": operation("metrics", "Metrics in the text format of Prometheus.", text)},
+            "/metrics": {"get": operation("metrics", "Metrics in the text format of Prometheus.")},
             "/release": {
                 "get": operation("get_release", show, ReleaseDocument, [403]),
                 "put": operation("put_release", change, ReleaseDocument, [400, 403, 413, 422], ReleaseDocument),
@@ -262,5 +258,5 @@ def _hint(location, model):
     if len(location) > 1:
         model = {"instances": Instance, "parameters": Parameters}[location[0]]
     known, name = list(model.model_fields), location[-1][:_MAX_NAME_LENGTH]
-    near = [_RENAMED[name]] if _RENAMED.get(name) in known else difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, known, n=1)
     return f", did you mean {near[0]!r}?" if near else f", there is {', '.join(known)}"

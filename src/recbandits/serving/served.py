@@ -1,6 +1,5 @@
 """A policy that serves: raw columns and text ids in, ids, scores and propensities out, by NumPy alone."""
 
-import heapq
 import reprlib
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,8 +17,7 @@ from recbandits.exploration.probabilities import Rng
 from recbandits.records.fields import read_id
 from recbandits.serving import manifest
 from recbandits.serving.decisions import Decisions, Recommendation
-from recbandits.serving.scorer import ACTIVATIONS, JOINS, Scorer
-from recbandits.serving.summary import TrainingSummary
+from recbandits.serving.scorer import JOINS, Scorer
 
 _PAIRS = 65_536  # requests times candidates scored at a time
 
@@ -29,11 +27,10 @@ class ServedPolicy:
 
     Attributes:
       version: 16 hexadecimal digits, of all that was exported; the same policy exported again has the same.
-      exploration: `Exploration`
-      features: the `Features` that it was exported with, or None.
-      summary: `TrainingSummary`, or None.
+      exploration, features, summary: what it was exported with; features and summary may be None.
       candidates: text ids of the items that it can choose from, an index: its arms, or the items of its features; None
         for a policy exported without either.
+      has_arms: whether those are fixed arms, without features.
       directory: where its SavedModel is; None for a policy that was never exported.
     """
 
@@ -42,30 +39,26 @@ class ServedPolicy:
     ):
         self.directory, self.features, self._scorer = directory, features, scorer
         self.version, self._digest = settings["version"], settings["digest"]
-        self.exploration = Exploration(**settings["exploration"])
-        self.summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
-        self._titles, self._has_arms = settings["titles"], settings["arms"] is not None
-        arms = pd.Index(settings["arms"], dtype=object) if self._has_arms else None
-        self.candidates = arms if features is None or self._has_arms else features.item_ids
+        self.exploration, self.summary = Exploration(**settings["exploration"]), settings["summary"]
+        self._titles, self.has_arms = settings["titles"], settings["arms"] is not None
+        arms = pd.Index(settings["arms"], dtype=object) if self.has_arms else None
+        self.candidates = arms if features is None or self.has_arms else features.item_ids
         self._ids = [] if self.candidates is None else self.candidates.tolist()
         self._rows = {name: row for row, name in enumerate(self._ids)}
+        self._all_rows = np.arange(len(self._ids))[None]
 
     def check(self) -> None:
         """Score an item for an empty request, if the policy can: its parts fit together, or an error says why not."""
         if self._scorer is None:
             return
-        for name, known in {"join": JOINS, "activation": [*ACTIVATIONS]}.items():
-            value = getattr(self._scorer, name)
-            require(value in known, f"{name} of the scorer", one_of(known).expected, value)
-        for array in (each for tower in self._scorer[2:] for layer in tower for each in layer):
-            require(array.dtype.kind == "f", "arrays of the scorer", "floats", array.dtype.name)
+        require(self._scorer.join in JOINS, "join of the scorer", one_of(JOINS).expected, self._scorer.join)
         if self.features is None:
             return
         require(bool(self._ids), "candidates", "at least one", self._ids)
-        numbers = {} if self._has_arms else {name: np.zeros((1, 1)) for name in self.features.candidate_features}
+        numbers = {} if self.has_arms else {name: np.zeros((1, 1)) for name in self.features.candidate_features}
         scores = self.scores(pd.DataFrame(index=[0]), [self._ids[:1]], candidate_features=numbers)
         require(bool(np.isfinite(scores).all()), "scores", "finite", scores[0, 0])
-        if self._has_arms:
+        if self.has_arms:
             outputs = self._scorer.head[-1][0].shape[1]
             require(outputs == len(self._ids), "arms", f"{outputs}, as the scorer has", len(self._ids))
 
@@ -89,14 +82,13 @@ class ServedPolicy:
           candidates: ids to choose from, different from each other; None for all.
           k: how many items, at most as many as candidates.
           rng: None for fresh randomness, different in every process; a seed, or a `numpy.random.Generator`.
-          user_id: for the log; what is known of the user is part of the context. None for a user without an id.
+          user_id: for the log; what is known of the user is part of the context.
           candidate_features: from name to a number for each candidate; needed where the policy was trained on them.
-          new_items: from the id of a candidate, known or not, to its raw columns. They are candidates where none are
-            named.
+          new_items: from the id of a candidate, known or not, to its raw columns; candidates where none are named.
 
         Raises:
           KeyError: unknown ids, by name.
-          ValueError: a context, candidates or numbers that are not as above, or a policy that cannot score ids.
+          ValueError: anything else that is not as above, or a policy that cannot score ids.
         """
         features = self._require_scorer()
         context = {} if context is None else dict(context)
@@ -132,12 +124,9 @@ class ServedPolicy:
         rng: Rng = None,
         candidate_features: Mapping[str, np.ndarray] | None = None,
     ) -> Decisions:
-        """Choose one candidate for each of many requests: the first, where the exploration draws slates.
-
-        Arguments and errors are those of `scores` and `recommend`; a row must have candidates, and repeat none.
-        """
+        """Choose one candidate, the first of a slate, for each of many requests; see `scores` and `recommend`."""
         rows, mask = self._find_rows(context, candidates, mask)
-        if rows is not None and not (is_distinct := distinct(rows, mask)).all():
+        if candidates is not None and not (is_distinct := distinct(rows, mask)).all():
             row = int(is_distinct.argmin())
             names = np.asarray(candidates[row]).tolist()
             raise ValueError(f"row {row}: candidates must be different from each other, got {names}")
@@ -165,16 +154,14 @@ class ServedPolicy:
           float array [n, k], minus infinity in padding.
 
         Raises:
-          KeyError: unknown ids, by name.
-          ValueError: shapes that do not fit together, columns or numbers that are not as above, or a policy that cannot
-            score ids.
+          KeyError, ValueError: see `recommend`; or shapes that do not fit together.
         """
         rows, mask = self._find_rows(context, candidates, mask)
         return self._score(context, rows, mask, candidate_features)
 
     def score_pairs(self, context: np.ndarray, arm: np.ndarray) -> np.ndarray:
         """Score pairs of a context float32 [n, G] and an arm float32 [n, D], float32 [n]: for arms with features."""
-        if self._scorer is None or self._has_arms:
+        if self._scorer is None or self.has_arms:
             raise ValueError("policy must score arms by their features to score pairs, this one does not")
         return self._scorer.scores(np.asarray(context), np.asarray(arm))
 
@@ -201,10 +188,10 @@ class ServedPolicy:
         return self.features
 
     def _choose_from(self, candidates, new_items):
-        """Return the ids of candidates, and their rows int [1, c], -1 for those that are only new; None for all."""
-        require(not new_items or not self._has_arms, "new_items", "empty for a policy with fixed arms", [*new_items])
+        """Return the ids of candidates, and their rows int [1, c], -1 for those that are only new."""
+        require(not new_items or not self.has_arms, "new_items", "empty for a policy with fixed arms", [*new_items])
         if candidates is None and not new_items:
-            return self._ids.copy(), None
+            return self._ids.copy(), self._all_rows
         if candidates is None:
             ids = [*self._ids, *(name for name in new_items if name not in self._rows)]
         else:
@@ -225,7 +212,7 @@ class ServedPolicy:
         return items
 
     def _find_rows(self, context, candidates, mask):
-        """Return the rows of candidates int [n, k], None for all of each request, and the mask bool [n, k]."""
+        """Return the rows of candidates int [n, k], and the mask bool [n, k]."""
         self._require_scorer()
         require(isinstance(context, pd.DataFrame), "context", "a table of raw columns", type(context).__name__)
         n, ids = len(context), None if candidates is None else np.asarray(candidates, object)
@@ -235,7 +222,7 @@ class ServedPolicy:
         mask = np.ones(shape, bool) if mask is None else np.asarray(mask, bool)
         require(mask.shape == shape, "mask", f"of the shape of candidates, {list(shape)}", list(mask.shape))
         if ids is None:
-            return None, mask
+            return np.broadcast_to(self._all_rows, shape), mask
         named = pd.Index(ids[mask], dtype=object)  # which pandas would otherwise look through for their type
         positions = self.candidates.get_indexer(named)
         if (other := np.flatnonzero(positions < 0)).size:  # whole numbers, or unknown
@@ -246,8 +233,8 @@ class ServedPolicy:
         return rows, mask
 
     def _require_known(self, unknown):
-        if names := heapq.nsmallest(10, set(unknown)):
-            advice = "" if self._has_arms else "; describe what is new by `new_items`"
+        if names := sorted(set(unknown))[:10]:
+            advice = "" if self.has_arms else "; describe what is new by `new_items`"
             raise KeyError(f"unknown item ids: {', '.join(names)}{advice}")
 
     def _score(self, context, rows, mask, candidate_features):
@@ -257,25 +244,22 @@ class ServedPolicy:
         scores, size = np.empty(mask.shape), max(1, _PAIRS // mask.shape[1])
         for start in range(0, len(encoded), size):
             part = slice(start, start + size)
-            part_rows = None if rows is None else rows[part]
-            scores[part] = self._score_part(encoded[part], part_rows, [values[part] for values in numbers.values()])
+            scores[part] = self._score_part(encoded[part], rows[part], [values[part] for values in numbers.values()])
         scores[~mask] = -np.inf
         return scores
 
     def _score_part(self, encoded, rows, numbers, items=None):
-        """Return scores [n, k] of rows of items, None for all; `items` are their encoded columns, if not as known."""
+        """Return scores [n, k] of rows of items; `items` are their encoded columns, if not as known."""
         context = self.features.context(encoded)
-        if self._has_arms:
-            scores = self._scorer.scores(context)
-            return scores if rows is None else np.take_along_axis(scores, rows, axis=1)
+        if self.has_arms:
+            return np.take_along_axis(self._scorer.scores(context), rows, axis=1)
         if items is None:
-            items = self.features.items if rows is None else self.features.items.take(rows, axis=0)
-            items = np.broadcast_to(items, (len(encoded), *items.shape[-2:]))
+            items = self.features.items.take(rows, axis=0)
         return self._scorer.scores(context, self.features.per_arm(encoded, items, numbers))
 
     def _read_numbers(self, candidate_features, mask):
         """Return float [n, k], 0 in padding, for each feature of candidates that the policy was trained on."""
-        names = () if self._has_arms else self.features.candidate_features
+        names = () if self.has_arms else self.features.candidate_features
         known = set(candidate_features) == set(names)
         require(known, "candidate_features", ", ".join(names) or "none", [*candidate_features])
         read = {}

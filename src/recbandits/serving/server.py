@@ -28,9 +28,9 @@ from starlette.responses import Response as HttpResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from recbandits.serving.predictor import BanditHandler, problem, read_body
+from recbandits.serving.handler import BanditHandler, problem, read_body
 from recbandits.serving.schemas import RefusalError, ReleaseDocument, openapi
-from recbandits.serving.traffic_split import TrafficSplit
+from recbandits.serving.versions import TrafficSplit
 
 DEFAULTS = {"AIP_HTTP_PORT": "8080", "AIP_HEALTH_ROUTE": "/health", "AIP_PREDICT_ROUTE": "/predict"}
 TOKEN_VARIABLE = "RECBANDITS_ADMIN_TOKEN"

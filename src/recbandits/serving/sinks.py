@@ -1,12 +1,9 @@
 """Where an outbox puts events: Pub/Sub, and a file on the disk for those that cannot be published now."""
 
-import contextlib
-import errno
-import itertools
 import json
 import logging
-import mmap
 import os
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +16,17 @@ TOPIC_VARIABLE = "RECBANDITS_EVENT_TOPIC"  # "projects/<project>/topics/<topic>"
 SINK_VARIABLE = "RECBANDITS_EVENT_SINK"  # "module:function" that opens a sink of the topic on this machine
 SPOOL_VARIABLE = "RECBANDITS_EVENT_SPOOL"  # a directory; without it, one of this user in the system's temporary folder
 MAX_SPOOL_BYTES = 64_000_000  # of a file
+_OPEN = """
+PRAGMA locking_mode = EXCLUSIVE;
+PRAGMA synchronous = FULL;
+PRAGMA auto_vacuum = FULL;
+PRAGMA max_page_count = {pages};
+BEGIN EXCLUSIVE;
+CREATE TABLE IF NOT EXISTS events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT, text TEXT, attributes TEXT
+);
+COMMIT;
+"""
 _PUBLISH_TIMEOUT = 5.0  # seconds for one request to Pub/Sub
 _MAX_REQUEST_BYTES = 5_000_000  # bytes in one request to Pub/Sub, which takes 10 MB
 
@@ -71,76 +79,56 @@ class PubSubSink:
 
 
 class Spool:
-    """A file of events, one JSON object per line, for one process at a time, which locks it.
+    """A SQLite file of events, for one process at a time, which locks it; a batch is in it as a whole or not at all.
 
-    A batch that a full disk has taken only in part is removed, and so is a last line that a killed process has left
-    incomplete. The directory of the file is created. BlockingIOError says that another process has the file, OSError
-    that it cannot be written, and ImportError that this system has no locks.
+    The directory of the file is created. BlockingIOError says that another process has the file, OSError that it cannot
+    be written.
     """
 
     def __init__(self, path: str | Path):
-        import fcntl  # not on Windows
-
-        path, self._process, self._position, self._size = Path(path), os.getpid(), 0, 0
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        self._path, self._replayed = Path(path), 0
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        owner = os.fstat(file).st_uid
+        os.close(file)
+        if owner != os.geteuid():  # its events would be published as this server's
+            raise PermissionError(f"{path} must belong to this user")
+        flush(self._path.parent)
+        self._database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(self._file).st_uid != os.geteuid():  # its events would be published as this server's
-                raise PermissionError(f"{path} must belong to this user")
-            os.fchmod(self._file, 0o600)
-            if os.fstat(self._file).st_size:
-                with mmap.mmap(self._file, 0, access=mmap.ACCESS_READ) as content:
-                    self._size = content.rfind(b"\n") + 1
-            os.ftruncate(self._file, self._size)
-            flush(path.parent)
-        except OSError:
-            os.close(self._file)
-            raise
-
-    @property
-    def has_events(self) -> bool:
-        """True while there are events to be replayed, but not in a forked process: the file is not its own."""
-        return self._position < self._size and self._process == os.getpid()
+            self._database.executescript(_OPEN.format(pages=MAX_SPOOL_BYTES // 4096))
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+            raise (BlockingIOError if busy else OSError)(f"{path} cannot be opened: {error}") from error
 
     def append(self, events: Sequence[Event]) -> bool:
         """Flush a batch to the disk; False where the file was removed or would be too large, or the disk is full."""
-        lines = [{"event_id": each.event_id, "attributes": each.attributes, "event": each.text} for each in events]
-        content = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        if self._process != os.getpid() or self._size + len(content) > MAX_SPOOL_BYTES:
-            return False
+        rows = [(each.event_id, each.text, json.dumps(each.attributes)) for each in events]
         try:
-            if os.fstat(self._file).st_nlink == 0:
-                raise FileNotFoundError(errno.ENOENT, "the file was removed")
-            os.ftruncate(self._file, self._size)  # a torn line is left where a full disk refused this before
-            if os.write(self._file, content) < len(content):
-                raise OSError(errno.ENOSPC, "the disk is full")
-            os.fsync(self._file)
-        except OSError as error:
+            self._path.stat()
+            self._database.execute("BEGIN")
+            with self._database:
+                self._database.executemany("INSERT INTO events (event_id, text, attributes) VALUES (?, ?, ?)", rows)
+        except (OSError, sqlite3.Error) as error:
             logging.warning("events cannot be kept on the disk: %r", error)
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._size)
             return False
-        self._size += len(content)
         return True
 
     def replay(self, batch: int) -> Iterator[list[Event]]:
-        """Yield batches of at most `batch` events, each done when the next one is requested; then empty the file.
+        """Yield batches of at most `batch` events, and remove each when the next one is requested.
 
-        A process that ends before has the next one replay all of them, so readers must ignore events that they have. A
-        line that cannot be read is left out.
+        A process that ends before has the next one replay its last batch, so readers must ignore events that they have.
         """
-        with open(os.dup(self._file), "rb") as file:
-            file.seek(self._position)
-            while lines := list(itertools.islice(file, batch)):
-                yield list(_parse(lines))
-                self._position += sum(map(len, lines))
-        os.ftruncate(self._file, 0)
-        self._position = self._size = 0
+        select = "SELECT number, event_id, text, attributes FROM events WHERE number > ? ORDER BY number LIMIT ?"
+        while rows := self._database.execute(select, [self._replayed, batch]).fetchall():
+            yield [Event(event_id, text, json.loads(attributes)) for _, event_id, text, attributes in rows]
+            self._replayed = rows[-1][0]  # a full disk may refuse to remove them
+            self._database.execute("DELETE FROM events WHERE number <= ?", [self._replayed])
 
     def close(self) -> None:
         """Leave the file to the next process."""
-        os.close(self._file)
+        self._database.close()
 
 
 def count_missing(attributes: Iterable[Mapping[str, str]]) -> int:
@@ -161,10 +149,10 @@ def open_spool(topic: str) -> Spool | None:
     """
     try:
         folder = os.environ.get(SPOOL_VARIABLE) or temporary_folder()
-        return Spool(Path(folder, f"{topic.replace('/', '.')}.jsonl"))
+        return Spool(Path(folder, f"{topic.replace('/', '.')}.sqlite"))
     except BlockingIOError:
         raise
-    except (OSError, ImportError) as error:
+    except (OSError, AttributeError) as error:  # Windows has no owners of files
         logging.warning("events that cannot be published will not be kept on the disk: %r", error)
         return None
 
@@ -177,18 +165,6 @@ def temporary_folder() -> Path:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise PermissionError(f"{folder} must be a directory to which this user alone can write")
     return folder
-
-
-def _parse(lines):
-    for line in lines:
-        try:
-            fields = json.loads(line)
-            event = Event(fields["event_id"], fields["event"], dict(fields["attributes"]))
-            if not all(isinstance(text, str) for text in (*event[:2], *event.attributes.values())):
-                raise TypeError("its values must be texts")
-            yield event
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            logging.warning("an event on the disk cannot be read: %r", error)
 
 
 def _parts(messages):

@@ -1,23 +1,120 @@
-"""The versions of a policy behind one server, found in a directory or a bucket and verified; predictions for files."""
+"""The versions of a policy behind one server: the split of users between them, and the directory where they are.
+
+A canary answers a share of the users, always the same ones. Users are split by weighted rendezvous hashing
+(Schindelhauer and Schomaker 2005): each version draws an exponential variable with its share as the rate, from a hash
+of the user's key and its own name, and the smallest wins. The probability to win is the share; when one share grows at
+the cost of others, no user leaves the version that grows.
+"""
 
 import json
+import math
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recbandits import checks
 from recbandits.serving import policy
 from recbandits.serving.decisions import Recommendation
 from recbandits.serving.manifest import local_directory, read_bytes
-from recbandits.serving.schemas import Instance, Parameters, Prediction
 from recbandits.serving.served import ServedPolicy
-from recbandits.serving.traffic_split import TrafficSplit
+
+if TYPE_CHECKING:  # needs the extra `serve`
+    from recbandits.serving.schemas import Instance, Parameters
 
 FILE, POLICIES = "release.json", "policies"
 VARIABLE = "RECBANDITS_RELEASE"  # URI of a release that a server follows, instead of AIP_STORAGE_URI, which is a copy
+
+
+@dataclass(frozen=True)
+class TrafficSplit:
+    """Shares of the traffic of the deployed versions of a policy.
+
+    Attributes:
+      shares: dict from version to percentage, whole numbers from 0 to 100 that add up to 100.
+      previous: the shares before the last change, for `rolled_back`; None where there were none.
+
+    Raises:
+      ValueError: shares that are not as above.
+    """
+
+    shares: dict
+    previous: dict | None = None
+
+    def __post_init__(self):
+        for shares in (self.shares, *([] if self.previous is None else [self.previous])):
+            if not isinstance(shares, dict) or not shares:
+                raise ValueError(f"shares must be a dict from version to percentage, got {shares!r:.100}")
+            for version, share in shares.items():
+                if not isinstance(version, str) or not version:
+                    raise ValueError(f"shares must name versions by text, got {version!r:.100}")
+                _check_share(version, share)
+            if sum(shares.values()) != 100:
+                raise ValueError(f"shares must add up to 100, got {' + '.join(map(str, shares.values()))}")
+
+    def version(self, key: Any) -> str:
+        """Return the version that answers a user, by a key such as the id, of which the `str` counts."""
+        shares = {version: share for version, share in self.shares.items() if share}
+        if len(shares) == 1:
+            return next(iter(shares))
+        return min(shares, key=lambda version: -math.log(_uniform(f"{version}/{key}")) / shares[version])
+
+    def then(self, shares: Mapping[str, int]) -> "TrafficSplit":
+        """Return the next release, which remembers the shares of this one."""
+        return TrafficSplit(dict(shares), previous=self.shares)
+
+    def rolled_back(self) -> "TrafficSplit":
+        """Return the shares before the last change, 0 for what was deployed since; a second roll back undoes it."""
+        if self.previous is None:
+            raise ValueError("there is no earlier release to return to")
+        return self.then(dict.fromkeys(self.shares, 0) | self.previous)
+
+    def with_version(self, version: str, share: int) -> "TrafficSplit":
+        """Return the next release, in which a version has `share` percent and the others split the rest as before."""
+        _check_share(version, share)
+        return self.then(_scaled(_remove(self.shares, version), 100 - share) | {version: share})
+
+    def without(self, version: str) -> "TrafficSplit":
+        """Return the next release without a version that has no traffic."""
+        if version not in self.shares:
+            raise ValueError(f"version {version!r} is not deployed, there is {', '.join(self.shares)}")
+        if self.shares[version]:
+            raise ValueError(f"version {version!r} still has {self.shares[version]} % of the traffic: split it first")
+        needed = self.previous is not None and self.previous.get(version, 0) > 0
+        return TrafficSplit(_remove(self.shares, version), None if needed else _remove(self.previous, version))
+
+
+def _check_share(version, share):
+    if isinstance(share, bool) or not isinstance(share, int) or not 0 <= share <= 100:
+        raise ValueError(f"share of {version!r:.100} must be a whole number from 0 to 100, got {share!r:.100}")
+
+
+def _uniform(text):
+    """Return a number in (0, 1), the same for the same text in every process."""
+    return (int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) + 0.5) / 2**64
+
+
+def _scaled(shares, total):
+    """Return whole numbers in proportion to `shares` that add up to `total`: the largest remainders are rounded up."""
+    whole = sum(shares.values())
+    if not whole:
+        if total:
+            raise ValueError(f"share must be 100 where no other version has traffic, got {100 - total}")
+        return shares
+    exact = {version: share * total / whole for version, share in shares.items()}
+    floor = {version: math.floor(value) for version, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda version: floor[version] - exact[version])
+    for version in by_remainder[: total - sum(floor.values())]:
+        floor[version] += 1
+    return floor
+
+
+def _remove(shares, version):
+    return shares and {other: share for other, share in shares.items() if other != version}
 
 
 class Served(NamedTuple):
@@ -31,7 +128,7 @@ class Served(NamedTuple):
         """Return the number of items, at most, that an instance without candidates chooses from."""
         return max(0 if policy.candidates is None else len(policy.candidates) for policy in self.policies.values())
 
-    def recommend(self, instance: Instance, defaults: Parameters) -> Recommendation:
+    def recommend(self, instance: "Instance", defaults: "Parameters") -> Recommendation:
         """Answer an `Instance` by the version of its user, or by the shares; ValueError where the policy refuses."""
         key = instance.user_id
         if key is None:
@@ -73,8 +170,8 @@ def read(uri: str | Path) -> TrafficSplit | None:
     """Read the release of a directory or a gs:// URI; None where it has none, ValueError for something else."""
     try:
         content = read_bytes(f"{uri}/{FILE}")
-        return None if content is None else TrafficSplit.of(json.loads(content))
-    except (ValueError, RecursionError, OSError) as error:
+        return None if content is None else TrafficSplit(**json.loads(content))
+    except (ValueError, TypeError, RecursionError, OSError) as error:
         raise ValueError(f"{uri}/{FILE} cannot be read: {checks.reason(error)}") from error
 
 
@@ -103,50 +200,3 @@ def _load(uri, version):
     if loaded.version != version:
         raise ValueError(f"{POLICIES}/{version} must hold the policy of that version, it holds {loaded.version}")
     return loaded
-
-
-class Answered(NamedTuple):
-    """Result of a batch prediction: two files of JSON lines, each with the number of its lines."""
-
-    predictions: Path  # of the answers, each {"instance": ..., "prediction": ...}, in the order of the lines
-    answered: int
-    refusals: Path  # of the refused lines, each {"line": number from 1, "error": sentence}
-    refused: int
-
-
-def batch_predict(policy: str | Path, source: str | Path, destination: str | Path) -> Answered:
-    """Answer every line of a file, each an `Instance`, by the policy in a directory; see `answer_lines`."""
-    if (served := find(policy)) is None:
-        raise ValueError(f"there is no policy in {policy}")
-
-    def answer(line):
-        return Prediction.model_validate(served.recommend(Instance.parse(line), Parameters())).model_dump()
-
-    return answer_lines(source, destination, answer)
-
-
-def answer_lines(source: str | Path, destination: str | Path, answer: Callable[[bytes], dict]) -> Answered:
-    """Answer every line of JSON in a file but empty ones, by a function that raises ValueError to refuse a line.
-
-    The answers are in `destination`, replaced when it is complete, and refusals beside it in one with `.errors`.
-    """
-    good, bad, answered, refused = Path(destination), Path(f"{destination}.errors"), 0, 0
-    with (
-        checks.replacing(good) as good_draft,
-        checks.replacing(bad) as bad_draft,
-        open(source, "rb") as lines,
-        good_draft.open("w") as answers,
-        bad_draft.open("w") as errors,
-    ):
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                prediction = answer(line)
-            except ValueError as error:
-                errors.write(json.dumps({"line": number, "error": str(error)}) + "\n")
-                refused += 1
-                continue
-            answers.write(json.dumps({"instance": json.loads(line), "prediction": prediction}) + "\n")
-            answered += 1
-    return Answered(good, answered, bad, refused)

@@ -17,8 +17,9 @@ from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import versions
 from recbandits.serving.manifest import local_directory
 from recbandits.serving.policy import load
+from recbandits.serving.predictor import Answered
 from recbandits.serving.sinks import TOPIC_VARIABLE
-from recbandits.serving.traffic_split import TrafficSplit
+from recbandits.serving.versions import TrafficSplit
 
 _PREVIOUS = "previous-"  # labels in which an endpoint remembers the shares before the last change
 _STICKY = {"split": "users"}  # label of an endpoint whose server splits users
@@ -99,8 +100,8 @@ class GcpEndpoint(Endpoint):
         return {"alive": True, "ready": ready, "reason": "" if ready else "no policy is deployed yet"}
 
     @in_context
-    def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> versions.Answered:
-        """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI. Returns `serving.versions.Answered`."""
+    def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> Answered:
+        """See `Endpoint.batch_predict`; a batch prediction job of Vertex AI. Returns `serving.predictor.Answered`."""
         with local_directory(policy) as directory:
             if (served := versions.find(directory)) is None:
                 raise ValueError(f"there is no policy in {policy}")
@@ -214,7 +215,7 @@ class StickyEndpoint(GcpEndpoint):
         if (blob := bucket.get_blob(name)) is None:
             return None, (bucket.blob(name), 0)
         generation = blob.generation  # which reading may forget
-        release = TrafficSplit.of(json.loads(blob.download_as_bytes()))
+        release = TrafficSplit(**json.loads(blob.download_as_bytes()))
         return release if _numbers(self._look()) else None, (blob, generation)
 
     def _write(self, release, state):

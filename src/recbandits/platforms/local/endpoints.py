@@ -22,8 +22,8 @@ from recbandits.platforms.jobs import check_name
 from recbandits.platforms.local.files import held, one_sentence, private, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
-from recbandits.serving import versions
-from recbandits.serving.metrics import read_metrics
+from recbandits.serving import predictor, versions
+from recbandits.serving.handler import read_metrics
 from recbandits.serving.policy import load
 from recbandits.serving.sinks import SINK_VARIABLE, TOPIC_VARIABLE, temporary_folder
 
@@ -158,16 +158,16 @@ class LocalEndpoint(Endpoint):
         return {"alive": alive == 200, "ready": ready == 200, "reason": reason}
 
     def metrics(self) -> dict:
-        """Return what the server has counted since its start, as `serving.metrics.read_metrics` does."""
+        """Return what the server has counted since its start, as `serving.handler.read_metrics` does."""
         return read_metrics(self._send("GET", "/metrics")[1].decode())
 
     def logs(self) -> str:
         """Return all that the server has printed."""
         return self.unit.log()
 
-    def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> versions.Answered:
+    def batch_predict(self, policy: str | Path, source: str | Path, destination: str | Path) -> predictor.Answered:
         """See `Endpoint.batch_predict`; in this process, without the server."""
-        return versions.batch_predict(policy, source, destination)
+        return predictor.batch_predict(policy, source, destination)
 
     @in_context
     def delete(self) -> None:

@@ -102,7 +102,7 @@ def require_local(directory: Path, shared_memory: Path = _SHARED_MEMORY) -> None
 
 
 def _take(lock: int, shared: bool = False) -> bool:
-    import fcntl  # not on Windows, which must be told to use another platform
+    import fcntl  # not on Windows, where this module is imported before the platform is refused
 
     try:
         fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -58,8 +58,7 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
         except (sqlite3.Error, OSError) as error:
-            denied = _denied(self.file)
-            why = f"{denied} {checks.EXPECTED}" if denied else checks.reason(error)
+            why = f"{denied} {checks.EXPECTED}" if (denied := _denied(self.file)) else checks.reason(error)
             raise PlatformError(f"{self.file} could not be {action}: {why}") from error
 
     def _connect(self) -> sqlite3.Connection:

@@ -1,9 +1,11 @@
 """An HTTP function that simulates users for a while at each call of Cloud Scheduler.
 
-They are what `SimulatedUsers.save` wrote to RECBANDITS_USERS, a directory or a gs:// URI.
+They are what `SimulatedUsers.save` wrote to RECBANDITS_USERS, a directory or a gs:// URI; RECBANDITS_SETTINGS is that
+of the trigger.
 """
 
 import functools
+import json
 import os
 import threading
 from typing import Any
@@ -12,6 +14,7 @@ import functions_framework
 
 from recbandits import checks
 from recbandits.config import Config
+from recbandits.loop.settings import settings_from
 from recbandits.loop.simulate import Simulator
 from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.platforms import choose
@@ -32,7 +35,8 @@ def simulate(request: Any) -> dict | tuple[dict, int]:
     config = Config.load()
     platform = choose(config)
     publisher = platform.messages.publisher(platform.messages.topic("rewards"))
-    options = {"rate": values["rate"], "instances": values["instances"], "seed": None}
+    candidates = settings_from(json.loads(os.environ["RECBANDITS_SETTINGS"])).candidates
+    options = {"rate": values["rate"], "instances": values["instances"], "seed": None, "candidates": candidates}
     simulator = Simulator(_users(), platform.endpoints.create(config.endpoint), publisher, **options)
     stop = threading.Event()
     threading.Timer(values["seconds"], stop.set).start()

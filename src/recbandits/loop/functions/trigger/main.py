@@ -17,7 +17,7 @@ from cloudevents.http import CloudEvent
 
 from recbandits.config import Config
 from recbandits.loop.core import PipelineCore
-from recbandits.loop.steps import settings_from
+from recbandits.loop.settings import settings_from
 from recbandits.platforms import choose
 
 
