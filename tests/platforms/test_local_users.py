@@ -26,7 +26,7 @@ ALIKE = r"policies|data|metrics|messages|warehouse|trials/[12]|\.recbandits"
 PROGRAM = """
 import sys
 from recbandits.config import Config
-from recbandits.loop.steps import FUNCTIONS
+from recbandits.loop.core import FUNCTIONS
 from recbandits.platforms import choose
 from recbandits.platforms.functions import Function
 from recbandits.platforms.jobs import Job
