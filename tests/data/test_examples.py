@@ -1,4 +1,4 @@
-"""Features that have not seen the reward they are to explain."""
+"""Features that are fitted without the reward that they predict."""
 
 import numpy as np
 import pandas as pd

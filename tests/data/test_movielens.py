@@ -259,7 +259,7 @@ def test_a_file_instead_of_a_directory_is_an_error(directory):
 
 @contextmanager
 def without_root():
-    """Give up the right of root to read all files for a moment."""
+    """Drop root's permission to read all files for a while."""
     if os.geteuid() != 0:
         yield
         return

@@ -28,7 +28,7 @@ def estimates(n, rewards="0 or 1", seed=0, **changes):
 
 
 def estimate_mean(values):
-    """The mean of rewards of which nothing is known but that they were observed: IPS of the logging policy."""
+    """Estimate the mean of observed rewards: IPS of the logging policy."""
     values = np.asarray(values, float)
     return ips(values, np.ones(len(values)), np.ones(len(values)))
 

@@ -16,7 +16,7 @@ def estimate_mean(rewards):
 
 
 def compute_misses(bounds, truth):
-    """Whether an interval was given, and whether it was given and does not contain the truth."""
+    """Return whether there is an interval, and whether there is one that does not contain the truth."""
     low, high = np.array(bounds).T
     return ~np.isnan(low), (low > truth) | (high < truth)
 

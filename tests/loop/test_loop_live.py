@@ -52,7 +52,7 @@ def processes_of(directory):
 
 
 class Ended(NamedTuple):
-    """A loop that has ended, and what was seen of it."""
+    """A loop that has ended, with its observations."""
 
     loop: Loop
     lines: list  # of its status

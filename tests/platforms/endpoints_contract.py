@@ -1,4 +1,4 @@
-"""What an endpoint must do on every platform."""
+"""Contract of the endpoints of every platform."""
 
 import pytest
 

@@ -234,7 +234,7 @@ def test_a_refusal_names_the_resource_and_the_reason(platform, cloud):
 
 
 def loop(cloud, labels, base="recbandits-v1"):
-    """Put there what a loop makes while it runs, in the order in which clean-up removes it."""
+    """Create the resources of a running loop, in the order in which clean-up removes them."""
     document = {"create_pipeline_job_request": {"pipeline_job": {"labels": labels}}, "create_time": {"seconds": 1}}
     metadata = {"labels": labels, "create_time": {"seconds": 1}}
     resources = [

@@ -75,7 +75,7 @@ def command(module, *arguments):
 
 
 def is_forked(unit):
-    """Whether the processes of a unit show the command line of a forkserver, as forked ones do."""
+    """Return whether the processes of a unit have the command line of a forkserver, as forked ones do."""
     return any(forkserver.__name__ in process.cmdline() for process in unit.members())
 
 

@@ -209,7 +209,7 @@ def test_text_of_nul_is_not_empty(kind):
 
 @st.composite
 def rows_with_replaced_values(draw, kind):
-    """Records of a kind as dicts; in some of them one value is another one, good or bad, of the column's Arrow type."""
+    """Records of a kind as dicts; some have one value replaced by another, good or bad, of the column's Arrow type."""
     values = {
         str: st.text(max_size=1) | st.none(),
         datetime: TIMES | st.none(),

@@ -1,4 +1,4 @@
-"""Exported policies: the same answers in a process that knows nothing of this package, and quiet about it."""
+"""Exported policies: the same answers in a process without this package, and without warnings."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What clients can do to the prediction server, on real sockets: it answers others, and its memory comes back."""
+"""Misbehaving clients of the prediction server, on real sockets: it answers others and frees its memory."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ QUICK, SIMPLE = 0.5, {"instances": [{"user_id": 7}]}
 
 @pytest.fixture(scope="module")
 def server(exported, tmp_path_factory):
-    """An endpoint that has answered once what the tests ask, so that all that stays in memory is there."""
+    """An endpoint that has answered every kind of request once, so that its lasting memory is allocated."""
     endpoint = LocalEndpoints(Config(artifacts=str(tmp_path_factory.mktemp("artifacts")))).create("bounded")
     try:
         endpoint.deploy(exported[0])
@@ -52,7 +52,7 @@ def memory(server):
 
 @contextlib.contextmanager
 def answer_meanwhile(server):
-    """Ask for the health, each time on a new connection, until the block ends: 0.5 s each on an idle machine."""
+    """Request the health on a new connection each time until the block ends: 0.5 s each on an idle machine."""
     end, times = threading.Event(), []
 
     def send_requests():
@@ -93,7 +93,7 @@ def send(connection, body, length=None):
 
 
 def closed(connection):
-    """Whether the server has closed a connection, after all that it had sent before."""
+    """Read all that the server has sent, and return whether it has closed the connection."""
     try:
         while connection.recv(1 << 20):
             pass

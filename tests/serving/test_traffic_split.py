@@ -1,4 +1,4 @@
-"""Who is answered by which version, before and after a release changes."""
+"""The version that answers each user, before and after a release changes."""
 
 from collections import Counter
 

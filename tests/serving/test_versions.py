@@ -1,4 +1,4 @@
-"""What a server finds where AIP_STORAGE_URI points to."""
+"""Policies and releases that a server finds at AIP_STORAGE_URI."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Slates served, logged and judged: identities, replays, and what clicks teach about items that stand low."""
+"""Slates that are served, logged and evaluated: identities, replays, and attraction learnt from low slots."""
 
 import numpy as np
 import pytest
