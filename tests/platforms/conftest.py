@@ -26,6 +26,15 @@ def cloud(monkeypatch):
 
 
 @pytest.fixture
+def unit(tmp_path):
+    from recbandits.platforms.local.units import Unit
+
+    unit = Unit(tmp_path / "units" / "with spaces, ä and 日本", "unit a")
+    yield unit
+    unit.kill()
+
+
+@pytest.fixture
 def no_pauses():
     """Remove the pauses before retries."""
     with mock.patch("time.sleep"):

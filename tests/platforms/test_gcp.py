@@ -1,8 +1,6 @@
 """A project of Google Cloud is set up and cleaned up; requests are recorded."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from google.api_core import exceptions
@@ -15,6 +13,7 @@ from recbandits.config import ROLES, Config
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.project import AGENTS, SERVICES
 from recbandits.platforms.protocol import PlatformError
+from tests.commands import run_python
 
 CONFIG = Config(platform="gcp", project="movie-lab-42")
 BUCKET, PARENT = CONFIG.bucket, "projects/movie-lab-42/locations/us-central1"
@@ -317,7 +316,7 @@ def test_choosing_the_platform_imports_no_client():
         "clients = ('google.api_core', 'google.auth', 'google.cloud.', 'requests', 'tensorflow')\n"
         "print([name for name in sys.modules if name.startswith(clients)])"
     )
-    assert json.loads(subprocess.check_output([sys.executable, "-c", code], text=True)) == []
+    assert json.loads(run_python(code)) == []
 
 
 def test_experiments_are_found_by_their_name_and_removed_with_runs_and_curves(platform, cloud):

@@ -50,7 +50,7 @@ time.sleep(100)
 """
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def code(tmp_path, monkeypatch):
     """Directory of modules that are forked."""
     directory = tmp_path / "code, ä and 日本"
@@ -61,13 +61,6 @@ def code(tmp_path, monkeypatch):
     monkeypatch.setattr(forkserver, "PACKAGE", "warm_")
     monkeypatch.setattr(forkserver, "MODULES", ("json",))
     return directory
-
-
-@pytest.fixture
-def unit(code, tmp_path):
-    unit = Unit(tmp_path / "units" / "with spaces, ä and 日本", "unit a")
-    yield unit
-    unit.kill()
 
 
 def command(module, *arguments):

@@ -15,6 +15,7 @@ from recbandits.config import Config
 from recbandits.platforms.local.endpoints import LocalEndpoints, SocketConnection, socket_of
 from recbandits.serving.predictor import MAX_BODY_BYTES, MAX_CONCURRENT_PREDICTIONS, MAX_RESPONSE_BYTES
 from recbandits.serving.server import CLIENT_TIMEOUT, MAX_CONNECTIONS
+from tests.waiting import until
 
 JSON = {"content-type": "application/json"}
 HEAD = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
@@ -122,10 +123,7 @@ def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(ser
         time.sleep(CLIENT_TIMEOUT + 4)
     check_memory(server, before)
     path, process = str(socket_of(server.directory)), process_of(server)
-    end = time.monotonic() + 30
-    while (count := sum(each.laddr == path for each in process.net_connections("unix"))) > 1 and time.monotonic() < end:
-        time.sleep(0.1)
-    assert count == 1  # the one that listens
+    until(lambda: sum(each.laddr == path for each in process.net_connections("unix")) == 1)  # the one that listens
     assert len(server.predict(SIMPLE["instances"])) == 1
     for client in clients:
         client.close()
