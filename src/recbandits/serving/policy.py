@@ -71,8 +71,8 @@ def export(
     elif features is not None and scorer is None:
         raise ValueError("policy must score by what it has learnt to be exported with Features, it has `action` only")
     _check(saved_model.observation_spec(policy), int(policy.action_spec.maximum) + 1, features, arms)
-    if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _ENTRIES):
-        raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")
+    free = not directory.exists() or (directory.is_dir() and {path.name for path in directory.iterdir()} <= _ENTRIES)
+    checks.require(free, "directory", "new, or that of an exported policy and nothing else", str(directory))
     settings = {
         "scorer": scorer is not None,
         "exploration": asdict(exploration or Exploration()),
@@ -144,14 +144,11 @@ def _read(directory):
     """Read a policy directory as `manifest.read` does, and check what its seal says."""
     settings, contents = manifest.read(directory)
     for name, (expected, accepts) in _SETTINGS.items():
-        if name not in settings:
-            raise ValueError(f"policy {directory.name}: {name} is missing")
         try:
             accepted = accepts(settings[name])
-        except Exception:  # of a constructor, each in its way
+        except Exception:  # of a constructor, each in its way, or for a setting that is missing
             accepted = False
-        if not accepted:
-            raise ValueError(f"policy {directory.name}: {name} must be {expected}, got {settings[name]!r:.100}")
+        checks.require(accepted, f"policy {directory.name}: {name}", expected, settings.get(name, "none"))
     return settings, contents
 
 
@@ -168,14 +165,12 @@ _SETTINGS: dict[str, tuple[str, Callable]] = {  # of a policy's seal, by what ea
 def _check(observation, actions, features, arms):
     """Refuse features and arms that would not fit when the first request is answered."""
     per_arm = isinstance(observation, dict)
-    if per_arm and arms is not None:
-        raise ValueError("arms must be None for a policy whose arms have features, it can score any item")
-    if arms is not None and (len(arms) != actions or len(set(arms)) < len(arms)):
-        raise ValueError(f"arms must name an item for each of the {actions} actions, once each, got {arms}")
+    checks.require(not per_arm or arms is None, "arms", "None for a policy whose arms have features", arms)
+    fits = arms is None or actions == len(arms) == len(set(arms))
+    checks.require(fits, "arms", f"one item for each of the {actions} actions, all different", arms)
     if features is None:
         return
-    if not per_arm and arms is None:
-        raise ValueError(f"arms must name the items of the {actions} actions, so that they can be served by ids")
+    checks.require(per_arm or arms is not None, "arms", f"the items of the {actions} actions, to serve ids", arms)
     read = {name: part.shape[-1] for name, part in observation.items()} if per_arm else {GLOBAL: observation.shape[-1]}
     got = {name: shape[-1] for name, shape in features.spec(1).items() if per_arm or name != PER_ARM}
     checks.require(got == read, "features", f"as many as the policy reads, {read}", got)

@@ -88,8 +88,8 @@ def known_items(count: int | None) -> str:
 def _metric(name, value):
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     numeric = all(map(FINITE.accepts, values))
-    if not numeric or len(values) not in (1, 3) or not (len(values) == 1 or values[1] <= values[0] <= values[2]):
-        raise ValueError(f"metric {name!r} must be a finite number, or (value, low, high) in order, got {value!r}")
+    valid = numeric and (len(values) == 1 or (len(values) == 3 and values[1] <= values[0] <= values[2]))
+    require(valid, f"metric {name!r}", "a finite number, or (value, low, high) in order", value)
     values = tuple(map(float, values))
     return values if len(values) == 3 else values[0]
 

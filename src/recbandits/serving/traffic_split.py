@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from recbandits.checks import require, whole
+
 
 @dataclass(frozen=True)
 class TrafficSplit:
@@ -29,20 +31,17 @@ class TrafficSplit:
 
     def __post_init__(self):
         for shares in (self.shares, *([] if self.previous is None else [self.previous])):
-            if not isinstance(shares, dict) or not shares:
-                raise ValueError(f"shares must be a dict from version to percentage, got {shares!r:.100}")
+            require(isinstance(shares, dict) and bool(shares), "shares", "a dict from version to percentage", shares)
             for version, share in shares.items():
-                if not isinstance(version, str) or not version:
-                    raise ValueError(f"shares must name versions by text, got {version!r:.100}")
+                require(isinstance(version, str) and version != "", "version of shares", "text", version)
                 _check_share(version, share)
-            if sum(shares.values()) != 100:
-                raise ValueError(f"shares must add up to 100, got {' + '.join(map(str, shares.values()))}")
+            require(sum(shares.values()) == 100, "sum of shares", "100", " + ".join(map(str, shares.values())))
 
     @classmethod
     def of(cls, document: Any) -> "TrafficSplit":
         """Read a release from a parsed JSON document, as `vars` gives one; anything else is a ValueError."""
-        if not isinstance(document, dict) or not {"shares"} <= document.keys() <= {"shares", "previous"}:
-            raise ValueError(f"a release must have 'shares', and perhaps 'previous', got {document!r:.100}")
+        known = isinstance(document, dict) and {"shares"} <= document.keys() <= {"shares", "previous"}
+        require(known, "a release", "a dict with 'shares', and perhaps 'previous'", document)
         return cls(**document)
 
     def version(self, key: Any) -> str:
@@ -78,8 +77,8 @@ class TrafficSplit:
 
 
 def _check_share(version, share):
-    if isinstance(share, bool) or not isinstance(share, int) or not 0 <= share <= 100:
-        raise ValueError(f"share of {version!r:.100} must be a whole number from 0 to 100, got {share!r:.100}")
+    valid = isinstance(share, int) and whole(0).accepts(share) and share <= 100
+    require(valid, f"share of {version!r:.100}", "a whole number from 0 to 100", share)
 
 
 def _uniform(text):
@@ -91,8 +90,7 @@ def _scaled(shares, total):
     """Return whole numbers in proportion to `shares` that add up to `total`: the largest remainders are rounded up."""
     whole = sum(shares.values())
     if not whole:
-        if total:
-            raise ValueError(f"share must be 100 where no other version has traffic, got {100 - total}")
+        require(not total, "share", "100 where no other version has traffic", 100 - total)
         return shares
     exact = {version: share * total / whole for version, share in shares.items()}
     floor = {version: math.floor(value) for version, value in exact.items()}

@@ -85,14 +85,12 @@ def serve(uri: str | Path, release: TrafficSplit, loaded: Mapping[str, ServedPol
 
 
 def _load(uri, version):
-    if not re.fullmatch("[0-9a-f]{16}", version):
-        raise ValueError(f"version must be 16 hexadecimal digits, got {version!r:.100}")
+    checks.require(re.fullmatch("[0-9a-f]{16}", version) is not None, "version", "16 hexadecimal digits", version)
     with local_directory(f"{uri}/{POLICIES}/{version}") as directory:
         if not directory.is_dir():
             raise ValueError(f"version {version} is not there: {POLICIES}/ has no directory of that name")
         loaded = policy.load(directory)
-    if loaded.version != version:
-        raise ValueError(f"{POLICIES}/{version} must hold the policy of that version, it holds {loaded.version}")
+    checks.require(loaded.version == version, f"version of {POLICIES}/{version}", version, loaded.version)
     return loaded
 
 
