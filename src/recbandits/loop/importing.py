@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recbandits.checks import replacing, require
+from recbandits.checks import POSITIVE, replacing, require, require_each, whole
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.platforms.warehouse import Warehouse
@@ -68,7 +68,8 @@ def simulate_log(
     Other arguments give other event ids, so that no decision gets the reward of another one.
     They are a table of `Interaction`s and one of `Reward`s. ValueError for n or seconds that are not positive.
     """
-    require(n >= 1 and seconds > 0, "n and seconds", "at least 1 and positive", (n, seconds))
+    require_each(whole(), n=n)
+    require_each(POSITIVE, seconds=seconds)
     rng = np.random.default_rng(seed)
     people, items = users.visits(n, rng, candidates)
     action = rng.integers(candidates, size=n)

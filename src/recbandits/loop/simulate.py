@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from recbandits.checks import require
+from recbandits.checks import POSITIVE, require_each
 from recbandits.loop.simulated_users import SimulatedUsers
 
 _LAST = 20.0  # seconds that the reports that are due get to leave at the end
@@ -56,7 +56,7 @@ class Simulator:
         candidates: int = 10,
         drift: Callable[[datetime], float] = lambda _: 0.0,
     ):
-        require(rate > 0, "rate", "a positive number of requests per second", rate)
+        require_each(POSITIVE, rate=rate)
         self._users, self._endpoint, self._publisher = users, endpoint, publisher
         self._rate, self._instances, self._candidates = rate, instances, candidates
         self._rng, self._clock, self._drift = np.random.default_rng(seed), clock or (lambda: datetime.now(UTC)), drift
