@@ -1,4 +1,4 @@
-"""Fixtures that every test may ask for."""
+"""Fixtures of all tests."""
 
 import contextlib
 import os
@@ -50,7 +50,7 @@ def real_movielens(movielens):
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """Directories of three small exported policies for 40 items, ids "101" to "140"; of requests they know the age.
+    """Directories of three small exported policies for 40 items, ids "101" to "140"; the context is the age.
 
     They score about 100, 200 and 300, so that a score tells which one has decided; they explore, 30 %.
     """

@@ -379,7 +379,7 @@ def _name(request):
 
 
 def _succeeded(resource):
-    """Give a resource its good state, and a time of creation, without which the SDK asks for it again and again."""
+    """Set the successful state of a resource, and its time of creation, for which the SDK polls."""
     if "state" in fields(resource) and fields(resource)["state"].enum_type:
         good = [state for state in type(resource.state) if state.name.endswith(("SUCCEEDED", "ACTIVE"))]
         resource.state = good[0] if good else resource.state

@@ -1,4 +1,4 @@
-"""The benchmark of the servers measures answers, and nothing else."""
+"""The benchmark of the servers measures answers alone."""
 
 from types import SimpleNamespace
 

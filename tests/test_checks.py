@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,11 +55,31 @@ def test_distinct_compares_the_values_that_count(rows):
 
 def test_the_first_row_with_a_refused_value_is_named():
     values = np.array([[0.5, 1.0], [1.0, 0.0], [2.0, 1.0]])
-    with pytest.raises(ValueError, match=r"^row 1 \(b\): share must be in \(0, 1\], got \[1. 0.\]$"):
+    with pytest.raises(ValueError, match=r"^row 1 \(b\), column 1: share must be in \(0, 1\], got 0.0$"):
         checks.require_rows((values > 0) & (values <= 1), "share", "in (0, 1]", values, ["a", "b", "c"])
     checks.require_rows(values >= 0, "share", "0 or more", values, ["a", "b", "c"])
-    with pytest.raises(ValueError, match=r"^row 2: share must be below 2, got \[2. 1.\]$"):
+    with pytest.raises(ValueError, match=r"^row 2, column 0: share must be below 2, got 2.0$"):
         checks.require_rows(values < 2, "share", "below 2", values)
+
+
+def test_a_text_is_quoted_and_a_table_is_read_by_position():
+    column = pd.Series(["a", "b"], index=[7, 8])
+    with pytest.raises(ValueError, match=r"^row 1: name must be short, got 'b'$"):
+        checks.require_rows(np.array([True, False]), "name", "short", column)
+
+
+def test_the_first_refused_value_is_named_and_a_long_one_is_cut():
+    with pytest.raises(ValueError, match=r"^b must be a whole number of at least 1, got 0$"):
+        checks.require_each(checks.whole(), a=1, b=0, c=0)
+    with pytest.raises(ValueError, match=r"^b must be one of a, c, got 'x{299}$"):
+        checks.require_each(checks.one_of("ac"), b="x" * 1000)
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [((2, "k"), r"\[2, k\]"), (("n",), r"\[n\]"), ((1, 3), r"\[1, 3\]")])
+def test_another_shape_is_refused(sizes, expected):
+    np.testing.assert_array_equal(checks.require_shape([[1, 2]], "x", "n", 2), [[1, 2]])
+    with pytest.raises(ValueError, match=rf"^shape of x must be {expected}, got \[1, 2\]$"):
+        checks.require_shape([[1, 2]], "x", *sizes)
 
 
 @pytest.mark.parametrize("row", [[0.5, 0.6], [1.5, -0.5], [0.5, np.nan], [np.inf, 0.0], [0.0, 0.0]])
@@ -68,7 +89,7 @@ def test_a_row_that_is_no_distribution_is_named(row):
     checks.require_distributions(good, "p", np.array([[True, True], [True, False]]))
     with pytest.raises(ValueError, match=r"^row 1: p must be 0 or more and sum to 1, got \["):
         checks.require_distributions(np.array([[0.3, 0.7], row]), "p")
-    with pytest.raises(ValueError, match=r"^row 2: p must be 0 or more and sum to 1, got \[\["):
+    with pytest.raises(ValueError, match=r"^row 2, column 0: p must be 0 or more and sum to 1, got \["):
         checks.require_distributions(np.array([[good[0]], [good[1]], [row]]), "p")
 
 

@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md are short, and what they add satisfies the contracts of the package's own parts."""
+"""The examples of CONTRIBUTING.md are short, and satisfy the contracts of the package's own parts."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""What the pages say is what their blocks compute, and the indexes of the folders are complete."""
+"""Pages state the results of their code blocks, and the indexes of the folders are complete."""
 
 import pkgutil
 import re
@@ -21,7 +21,7 @@ NUMBER = re.compile(r"(?<![\w.-])-?\d+(?:\.\d+)?(?![\w])")
 
 @pytest.fixture(scope="module")
 def overview(tmp_path_factory):
-    """What the blocks of the overview have computed where the section about trajectories ends."""
+    """Return the variables of the overview's code blocks at the end of the section about trajectories."""
     page = tmp_path_factory.mktemp("page") / OVERVIEW.name
     page.write_text(OVERVIEW.read_text(encoding="utf-8").split("\n## Agent\n")[0], encoding="utf-8")
     return run_blocks(page)

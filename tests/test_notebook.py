@@ -39,7 +39,7 @@ def test_a_metric_that_is_not_a_finite_number_is_refused(artifacts, value):
 
 
 def test_a_notebook_without_a_metric_is_refused():
-    with pytest.raises(ValueError, match="01a recorded no metric"):
+    with pytest.raises(ValueError, match="metrics of 01a must be at least one keyword argument"):
         record_metrics("01a", "synthetic", profile="quick")
 
 
@@ -123,7 +123,7 @@ def test_every_direct_dependency_is_installed_as_declared():
     ],
 )
 def test_a_missing_or_wrong_package_fails(requirements, actual):
-    """What the extra `lab` requires counts as well; what other extras alone require does not."""
+    """Requirements of the extra `lab` count as well; those of other extras alone do not."""
     (check,) = check_packages(requirements)
     assert not check.passed
     assert actual is None or check.actual == actual

@@ -12,7 +12,7 @@ COMMANDS = ["help", *WORK, "clean"]
 
 
 def make(*arguments):
-    """What make prints, also when these tests were started by make themselves."""
+    """Return the output of make, without the environment of a make that started these tests."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True).stdout
 

@@ -73,7 +73,7 @@ class Project:
         return subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
 
     def make(self):
-        """Install; returns the exit code and all that was said."""
+        """Install, and return the exit code and the output."""
         process = self.start()
         said = "".join(process.communicate(timeout=120))
         return process.returncode, said
@@ -91,7 +91,7 @@ class Project:
             process.communicate()
 
     def python(self, code):
-        """What the environment's Python prints."""
+        """Return the output of the environment's Python."""
         command = [self.folder / ".venv" / "bin" / "python", "-c", code]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 

@@ -172,7 +172,7 @@ def test_the_environment_of_the_repository_has_every_extra_but_the_gpu(tmp_path)
 def test_the_report_takes_at_most_100_lines_and_no_tensorflow():
     assert len((PACKAGE / "__main__.py").read_text(encoding="utf-8").splitlines()) <= 100
     code = "import sys, recbandits.__main__ as m; m.main(); assert 'tensorflow' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    commands.run_python(code)
 
 
 def test_a_module_that_needs_tensorflow_names_the_commands(core, tmp_path):
@@ -224,4 +224,4 @@ sys.meta_path.insert(0, Blocker())
 for name in {core_modules()}:
     importlib.import_module(name)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    commands.run_python(code)

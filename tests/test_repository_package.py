@@ -4,13 +4,12 @@ import ast
 import importlib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import recbandits
+from tests.commands import run_python
 
 PACKAGE = Path(recbandits.__file__).parent
 LAYERS = ["checks", "config", "notebook", "tf", "records", "data", "exploration", "evaluation", "serving"]
@@ -33,13 +32,9 @@ print(json.dumps([seconds, events, sorted(sys.modules)]))
 """
 
 
-def in_subprocess(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-
-
 def test_importing_the_package_is_quick_and_opens_nothing():
     """The best of three processes: the claim is about the package, not about what else the machine does."""
-    imports = [json.loads(in_subprocess(WATCHED_IMPORT)) for _ in range(3)]
+    imports = [json.loads(run_python(WATCHED_IMPORT)) for _ in range(3)]
     assert min(seconds for seconds, _, _ in imports) < 0.1
     for _, events, modules in imports:
         assert events == []
@@ -88,7 +83,7 @@ for name in {names!r}:
 cloud = [name for name in sys.modules if name.startswith("google.cloud.")]
 print(json.dumps([connections, cloud]))
 """
-    assert json.loads(in_subprocess(code).splitlines()[-1]) == [[], []]
+    assert json.loads(run_python(code).splitlines()[-1]) == [[], []]
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if (PACKAGE / name).is_dir()])

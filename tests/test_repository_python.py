@@ -24,7 +24,7 @@ def find_python(tmp_path):
 
 
 def python(version, without=()):
-    """A Python that believes to be `version` and to lack some modules."""
+    """Write a Python that reports a version and lacks some modules."""
     pretend = f"import sys; sys.version_info = tuple(map(int, {version!r}.split(chr(46))))"
     pretend += "".join(f"; sys.modules[{name!r}] = None" for name in without)
     return f"""[ "$1" = --version ] && echo "Python {version}" && exit

@@ -61,7 +61,7 @@ def test_one_line_alone_is_excepted():
 
 
 def write_secrets(folder, name, text):
-    """Write a file for each kind of secret; return what is to be found, where the secret is in the last line."""
+    """Write a file for each kind of secret, in its last line; return the expected findings."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {kind: folder / name.format(number) for number, kind in enumerate(SECRETS)}
     for kind, file in files.items():

@@ -53,7 +53,7 @@ def answer_batch(project, job):
 
 
 def labelled(project):
-    """Names of what bears the labels of the trial, in any service."""
+    """List the names of the resources with the labels of the trial, in all services."""
     messages = [name for name, each in project.resources.items() if dict(getattr(each, "labels", {})) == CONFIG.labels]
     return messages + [name for name, each in project.documents.items() if each.get("labels") == CONFIG.labels]
 

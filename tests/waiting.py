@@ -14,7 +14,7 @@ def until(condition, seconds=30):
 
 
 def is_gone(process):
-    """Whether a `psutil.Process` has ended, perhaps without a parent that reads its exit code."""
+    """Return whether a `psutil.Process` has ended, perhaps without a parent that reads its exit code."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -5,8 +5,10 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
+from functools import reduce
 from numbers import Integral, Real
+from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,33 +49,44 @@ def whole(least: int = 1) -> Rule:
     return Rule(f"a whole number of at least {least}", lambda value: value >= least, Integral)
 
 
-def one_of(values: Sequence) -> Rule:
+def one_of(values: Collection) -> Rule:
     """Return the rule of a value that is one of some values."""
     return Rule(f"one of {', '.join(map(str, values))}", lambda value: value in values, object)
 
 
 def require(allowed: bool, name: str, expected: str, value: Any) -> None:
-    """Raise ValueError with the sentence about `name`, unless the value is allowed."""
+    """Raise ValueError with the sentence about `name`, unless the value is allowed; a long value is cut."""
     if not allowed:
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
+        raise ValueError(f"{name} must be {expected}, got {value!r:.300}")
 
 
-def require_whole(least: int = 1, **values: Any) -> None:
-    """Raise ValueError with the sentence about the first of some named values that is no whole number of `least`."""
-    rule = whole(least)
+def require_each(rule: Rule, **values: Any) -> None:
+    """Raise ValueError with the sentence about the first of some named values that a rule refuses."""
     for name, value in values.items():
         require(rule.accepts(value), name, rule.expected, value)
 
 
+def require_shape(values: Any, name: str, *sizes: int | str) -> np.ndarray:
+    """Return values as an array, or raise ValueError with the sentence about their shape; text stands for any size."""
+    values = np.asarray(values)
+    same = [isinstance(size, str) or size == actual for size, actual in zip(sizes, values.shape, strict=False)]
+    expected = f"[{', '.join(map(str, sizes))}]"
+    require(values.ndim == len(sizes) and all(same), f"shape of {name}", expected, list(values.shape))
+    return values
+
+
 def require_rows(allowed: np.ndarray, name: str, expected: str, values: Any, labels: Any = None) -> None:
-    """Raise ValueError with the sentence about the first row of `values` [n, ...] where `allowed` is False.
+    """Raise ValueError with the sentence about the first of `values` [n, ...] where `allowed`, [n] or more, is False.
 
     It has the label of the row, if there are labels [n].
     """
     if not allowed.all():
-        row = int(np.argwhere(~allowed)[0, 0])
+        row, *columns = np.argwhere(~allowed)[0].tolist()
+        value = reduce(getitem, (row, *columns), getattr(values, "iloc", values))
         label = "" if labels is None else f" ({labels[row]})"
-        raise ValueError(f"row {row}{label}: {name} must be {expected}, got {values[row]}")
+        label += "".join(f", column {column}" for column in columns)
+        shown = repr(value) if isinstance(value, str) else value
+        raise ValueError(f"row {row}{label}: {name} must be {expected}, got {shown!s:.300}")
 
 
 def require_distributions(values: np.ndarray, name: str, mask: np.ndarray | None = None) -> None:

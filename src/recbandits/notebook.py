@@ -48,8 +48,7 @@ def record_metrics(notebook: str, data: str, *, profile: str, **metrics: float) 
     number raises ValueError.
     """
     check_profile(profile)
-    if not metrics:
-        raise ValueError(f"{notebook} recorded no metric: give at least one as a keyword argument")
+    checks.require(bool(metrics), f"metrics of {notebook}", "at least one keyword argument", metrics)
     for name, value in metrics.items():
         checks.require(checks.FINITE.accepts(value), f"metric {name!r}", "a finite number", value)
     numbers = {name: int(value) if isinstance(value, Integral) else float(value) for name, value in metrics.items()}

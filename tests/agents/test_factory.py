@@ -169,7 +169,7 @@ def test_propensities_without_a_formula_are_refused(name, agent_name):
         ("exp3_mixture", {"agents": (parameters.LinUCB(),)}, "agents must be two or more LinUCB or LinTS"),
         ("exp3_mixture", {"reward_range": (1.0, 1.0)}, "lowest below highest"),
         ("exp3_mixture", {"reward_range": (0.0, float("inf"))}, "finite, with lowest below highest"),
-        ("linucb", {"alfa": 1.0}, "linucb has no parameter 'alfa', it has alpha, tikhonov, gamma"),
+        ("linucb", {"alfa": 1.0}, "parameter of linucb must be one of alpha, tikhonov, .*, got 'alfa'"),
         ("lin_ucb", {}, "agent must be one of linucb, lints, .*, got 'lin_ucb'"),
         (parameters.LinUCB(), {"alpha": 1.0}, "parameters must come with a name"),
         (42, {}, "agent must be a name .* or parameters of one, got 42"),
@@ -185,7 +185,7 @@ def test_an_oracle_needs_an_environment_that_knows_its_rewards():
         time_step_spec = make_environment().time_step_spec
         action_spec = make_environment().action_spec
 
-    with pytest.raises(ValueError, match="Oracle needs an environment of recbandits"):
+    with pytest.raises(ValueError, match="the environment of Oracle must be one of recbandits"):
         make_agent("oracle", Specs())
 
 

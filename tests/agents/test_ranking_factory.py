@@ -190,10 +190,10 @@ def test_the_training_spec_is_that_of_slotted_observations():
         ("ranking", {"severity": 0.0}, "Ranking: severity must be positive and finite, got 0"),
         ("ranking", {"positive_only": True}, "positive_only must be False without weights by slot, got True"),
         ("ranking", {"positive_only": "no"}, "positive_only must be one of True, False, got 'no'"),
-        ("ranking", {"alpha": 1.0}, "ranking has no parameter 'alpha', it has layers, .*, temperature"),
+        ("ranking", {"alpha": 1.0}, "parameter of ranking must be one of layers, .*, got 'alpha'"),
         ("cascading_linucb", {"alpha": -1.0}, "CascadingLinUCB: alpha must be 0 or more and finite, got -1"),
         ("cascading_lints", {"gamma": 0.0}, r"CascadingLinTS: gamma must be in \(0, 1\], got 0"),
-        ("optimal_ranking", {}, "OptimalRanking needs an environment of recbandits"),
+        ("optimal_ranking", {}, "the environment of OptimalRanking must be one of recbandits"),
         ("rank", {}, "agent must be one of linucb, .*, ranking, .*, got 'rank'"),
     ],
 )
@@ -203,7 +203,7 @@ def test_unsuitable_parameters_are_refused(name, values, message):
 
 
 def test_corrections_and_baselines_refuse_environments_without_their_data():
-    with pytest.raises(ValueError, match="position_bias must be another than 'inverse_propensity' under cascading"):
+    with pytest.raises(ValueError, match="position_bias must be another one under cascading feedback"):
         make_agent("ranking", Specs(feedback="cascading"), position_bias="inverse_propensity")
     with pytest.raises(ValueError, match="AlsRanking needs an environment with a factorization"):
         make_agent("als_ranking", make_environment())

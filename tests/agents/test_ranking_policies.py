@@ -87,7 +87,7 @@ def test_position_propensities_are_the_probabilities_of_all_slates_added_up(name
 
 def test_propensities_without_a_formula_are_refused():
     policy, observation = make_policy(SAMPLINGS["cosine"]), SPECS.observation(2)
-    with pytest.raises(ValueError, match=r"without penalty for similarity, got penalty 2\.0: the item in a slot"):
+    with pytest.raises(ValueError, match=r"penalty for similarity must be 0 for position propensities .*, got 2\.0"):
         policy.position_propensities(observation, EVERY[:2])
     thompson = make_agent("cascading_lints", SPECS)
     collect = thompson.collect_policy

@@ -1,4 +1,4 @@
-"""Features that have not seen the reward they are to explain."""
+"""Features that are fitted without the reward that they predict."""
 
 import numpy as np
 import pandas as pd
@@ -55,7 +55,7 @@ def test_each_fold_is_fitted_on_all_the_others():
 def test_what_cannot_be_described_is_refused():
     with pytest.raises(ValueError, match="folds must be a whole number of at least 2, got 1"):
         cross_fit_examples(log_of([1], [11]), RATINGS, seen, folds=1)
-    with pytest.raises(ValueError, match="decision 1: user 2 and movie 99 must be among the ratings"):
+    with pytest.raises(ValueError, match=r"row 1: user and movie must be among the ratings, got \('2', '99'\)"):
         cross_fit_examples(log_of([1, 2], [11, 99]), RATINGS, seen)
     with pytest.raises(ValueError, match="a user must have rated a movie once, user 1 has rated movie 11 again"):
         cross_fit_examples(log_of([1], [11]), pd.concat([RATINGS, RATINGS[:1]]), seen)

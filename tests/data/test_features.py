@@ -144,7 +144,7 @@ def test_vectors_of_different_sizes_have_no_dot_product():
 
 
 def test_an_item_that_occurs_twice_is_refused():
-    with pytest.raises(ValueError, match="items must have different ids, 'a' occurs again"):
+    with pytest.raises(ValueError, match="items must be different from all others, got 'a'"):
         Features.fit(pd.concat([ITEMS, ITEMS[:1]]), make_log(), vectors=["taste"])
 
 

@@ -100,7 +100,7 @@ def test_the_next_address_is_tried_when_the_first_ones_fail(server):
     ("path", "digest", "reason"),
     [
         ("truncated", DIGEST, "the connection ended after 128,000 of 256,000 bytes"),
-        ("whole", "0" * 64, "SHA-256 must be 000"),
+        ("whole", "0" * 64, "SHA-256 of the 256,000 bytes must be 000"),
         ("missing", DIGEST, "Not Found"),
     ],
 )
@@ -232,7 +232,7 @@ def test_a_set_that_cannot_be_downloaded_and_a_name_beside_a_directory_are_refus
 
 def test_a_damaged_cache_is_refused_by_name(archive, tmp_path):
     file = store(archive[:-1], tmp_path / "cache")
-    with pytest.raises(ValueError, match=f"{file} is damaged, delete it and it will be downloaded again: SHA-256 must"):
+    with pytest.raises(ValueError, match=f"{file} is damaged, delete it and it will be downloaded again: SHA-256 of"):
         movielens.load(_archive=archive_of(archive))
 
 
@@ -259,7 +259,7 @@ def test_a_file_instead_of_a_directory_is_an_error(directory):
 
 @contextmanager
 def without_root():
-    """Give up the right of root to read all files for a moment."""
+    """Drop root's permission to read all files for a while."""
     if os.geteuid() != 0:
         yield
         return

@@ -360,7 +360,7 @@ def test_the_sample_is_as_published(sample, campaign, policy):
 
 @pytest.mark.parametrize("campaign", CAMPAIGNS)
 def test_the_files_of_the_sample_number_items_alike_and_name_their_categories_differently(sample, campaign):
-    """What the one table of items rests on: same numbers and first features, same groups, no name in common."""
+    """One table of items needs the same numbers, first features and groups; no category name is in two folders."""
     logs, root = sample
     tables = []
     for policy in POLICIES:

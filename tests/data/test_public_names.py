@@ -1,10 +1,9 @@
 """The public names of the layer, and that all but TFRecords and trajectories do without TensorFlow."""
 
 import re
-import subprocess
-import sys
 
 import recbandits.data
+from tests.commands import run_python
 
 
 def test_every_public_name_is_described_and_can_be_imported():
@@ -28,8 +27,7 @@ def test_only_tfrecords_and_trajectories_need_tensorflow():
                 missing.append(name)
         print(*missing)
     """
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.split() == [
+    assert run_python(code).split() == [
         "encode_examples",
         "find_records",
         "read_examples",

@@ -228,7 +228,7 @@ def test_a_movie_rated_twice_by_a_user_is_refused():
         (lambda users, candidates, mask: mask * np.nan, "probabilities must be 0 or more and sum to 1"),
         (
             lambda users, candidates, mask: np.ones((len(users), 1)),
-            r"shape of probabilities must be \(6, 5\), got \(6, 1\)",
+            r"shape of probabilities must be \[6, 5\], got \[6, 1\]",
         ),
     ],
 )

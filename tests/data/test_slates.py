@@ -62,7 +62,7 @@ def test_equal_lists_are_different_events_the_same_in_every_process():
 def test_rows_that_are_not_lists_of_one_user_are_refused():
     with pytest.raises(ValueError, match=r"rows must be \[lists, size\] with size at least 1, got \[2\]"):
         list_examples(RATINGS, [1, 2], fit_features(RATINGS))
-    with pytest.raises(ValueError, match=r"list 1: its ratings must be of one user, got \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"row 1: users of a list must be the same, got \[1 2\]"):
         list_examples(RATINGS, [[0, 1], [0, 12]], fit_features(RATINGS))
 
 
@@ -133,7 +133,7 @@ def test_lists_are_seeded_and_users_with_too_few_ratings_have_none():
         ({"size": 0}, "size must be a whole number of at least 1, got 0"),
         ({"lists": 0}, "lists must be a whole number of at least 1, got 0"),
         ({"folds": 1}, "folds must be a whole number of at least 2, got 1"),
-        ({"size": 12}, "ratings must have a user with more than 12 of them, the most that one has is 12"),
+        ({"size": 12}, "the most ratings of a user must be more than size, 12, got 12"),
     ],
 )
 def test_invalid_draws_are_refused(options, message):

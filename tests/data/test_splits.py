@@ -141,7 +141,7 @@ def test_lists_are_seeded(movielens):
 
 
 def test_a_user_with_too_few_ratings_is_named():
-    with pytest.raises(ValueError, match="user 8 must have 6 ratings for lists of 3, got 5"):
+    with pytest.raises(ValueError, match="number of ratings of user 8 must be at least 6 for lists of 3, got 5"):
         draw_lists(make_ratings({7: range(6), 8: range(5)}), 3)
 
 
@@ -180,5 +180,5 @@ def test_halves_are_of_equal_size_up_to_chance_and_the_other_users_do_not_matter
 
 
 def test_another_half_is_refused():
-    with pytest.raises(ValueError, match="half must be tune or report, got 'all'"):
+    with pytest.raises(ValueError, match="half must be one of tune, report, got 'all'"):
         half_of_users([1], "all")

@@ -1,4 +1,4 @@
-"""What is written of a log is what TF-Agents' per-arm agents train on, and the same as what is made in memory."""
+"""Records of a log are what TF-Agents' per-arm agents train on, and equal the trajectories made in memory."""
 
 import numpy as np
 import pandas as pd

@@ -1,14 +1,13 @@
 """Click models: formulas against sums over all outcomes, draws against both, the best slate by brute force."""
 
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from recbandits.environments import CLICK_MODELS, Cascade, Choice, DependentClick, PositionBased, attraction
+from tests.commands import run_python
 
 MODELS = [Cascade(), PositionBased(), PositionBased(0.5), DependentClick(), DependentClick(0.25), Choice()]
 each_model = pytest.mark.parametrize("model", MODELS, ids=repr)
@@ -133,8 +132,8 @@ def test_stars_become_attraction_as_in_expected_reciprocal_rank():
     [
         (lambda: DependentClick(1.2), r"continuation must be in \[0, 1\], got 1.2"),
         (lambda: PositionBased(float("inf")), "eta must be 0 or more and finite, got inf"),
-        (lambda: Cascade().value(np.array([[0.5, 1.5]])), r"attraction must be in \[0, 1\], got \[1.5\]"),
-        (lambda: Cascade().value(tf.constant([[0.5, 1.5]])), r"attraction must be in \[0, 1\], got \[1.5\]"),
+        (lambda: Cascade().value(np.array([[0.5, 1.5]])), r"row 0, column 1: attraction must be in \[0, 1\], got 1.5"),
+        (lambda: Cascade().value(tf.constant([[0.5, 1.5]])), r"row 0, .* 1: attraction must be in \[0, 1\], got 1.5"),
         (lambda: PositionBased().value([0.1, 0.2]), r"shape of attraction must be \[batch, slots\], got \[2\]"),
     ],
 )
@@ -152,4 +151,4 @@ def test_click_models_and_factorisations_need_no_tensorflow():
         "import sys; sys.modules['tensorflow'] = None; from recbandits.environments import Cascade, als, svd; "
         "Cascade().value([[0.5]])"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)

@@ -218,12 +218,12 @@ class TestStationary(EnvironmentContract):
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+            ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
             ({"reward_noise": float("inf")}, "reward_noise must be 0 or more and finite, got inf"),
             ({"reward_offset": float("nan")}, "reward_offset must be finite, got nan"),
             ({"available": 0.0}, r"available must be in \(0, 1\], got 0.0"),
-            ({"num_actions": 1}, "num_actions must be at least 2, got 1"),
-            ({"context_size": 0}, "context_size must be at least 1, got 0"),
+            ({"num_actions": 1}, "num_actions must be a whole number of at least 2, got 1"),
+            ({"context_size": 0}, "context_size must be a whole number of at least 1, got 0"),
             ({"drift": np.inf}, "drift must be finite"),
         ],
     )

@@ -162,7 +162,7 @@ def test_unsigned_ids_are_found_exactly():
         ({"user_ids": np.array([10, 11, 11])}, "user_ids must be different from each other"),
         ({"mean": np.nan}, "mean must be finite, got nan"),
         ({"user_bias": np.array([0.0, np.inf, 0.0])}, r"row 1 \(11\): user_bias must be finite, got inf"),
-        ({"movie_factors": np.full((4, 1), np.nan)}, r"row 0 \(1\): movie_factors must be finite, got \[nan\]"),
+        ({"movie_factors": np.full((4, 1), np.nan)}, r"row 0 \(1\), column 0: movie_factors must be finite, got nan"),
     ],
 )
 def test_a_model_with_an_id_twice_or_a_number_that_is_not_finite_is_refused(change, message):
@@ -174,7 +174,7 @@ def test_a_model_with_an_id_twice_or_a_number_that_is_not_finite_is_refused(chan
     ("call", "message"),
     [
         (lambda ones: svd(ones, rank=1).fold_in(ones), "model must be one with biases, as als fits them, got"),
-        (lambda ones: als(ones, rank=-1), "rank must be 0 or more, got -1"),
+        (lambda ones: als(ones, rank=-1), "rank must be a whole number of at least 0, got -1"),
         (lambda ones: als(ones, regularization=0), "regularization must be positive, got 0"),
         (lambda ones: als(ones, bias_regularization=-1), "bias_regularization must be 0 or more, got -1"),
         (lambda ones: svd(ones, rank=99), r"rank must be in \[1, 3\], got 99"),

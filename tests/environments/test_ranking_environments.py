@@ -145,9 +145,9 @@ class TestSynthetic(RankingEnvironmentContract):
     @pytest.mark.parametrize(
         ("slate", "message"),
         [
-            ([[0, 1, 2], [1, 3, 1]], r"the items of a slate must be different from each other, got \[\[1, 3, 1\]\]"),
-            ([[0, 1, 5], [0, 1, 2]], r"the items of a slate must be in 0\.\.4, got \[5\]"),
-            ([[0, 1], [0, 1]], r"the shape of slates must be \[batch, slots\], \[2, 3\], got \[2, 2\]"),
+            ([[0, 1, 2], [1, 3, 1]], r"the items of a slate must be different from each other, got \[1 3 1\]"),
+            ([[0, 1, 5], [0, 1, 2]], r"row 0, column 2: the items of a slate must be in 0\.\.4, got 5"),
+            ([[0, 1], [0, 1]], r"shape of slates must be \[2, 3\], got \[2, 2\]"),
         ],
     )
     def test_slates_that_cannot_be_shown_are_refused(self, slate, message):
@@ -161,12 +161,12 @@ class TestSynthetic(RankingEnvironmentContract):
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-            ({"num_slots": 0}, "num_slots must be at least 1, got 0"),
+            ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+            ({"num_slots": 0}, "num_slots must be a whole number of at least 1, got 0"),
             ({"num_items": 3}, "num_items must be more than num_slots, 3, got 3"),
             ({"clicks": "cascade"}, r"clicks must be a click model such as Cascade\(\), got 'cascade'"),
             ({"feedback": "stars"}, "feedback must be one of score_vector, cascading, got 'stars'"),
-            ({"context_size": 0}, "context_size must be at least 1, got 0"),
+            ({"context_size": 0}, "context_size must be a whole number of at least 1, got 0"),
         ],
     )
     def test_values_outside_their_range_are_refused(self, options, message):

@@ -28,7 +28,7 @@ def estimates(n, rewards="0 or 1", seed=0, **changes):
 
 
 def estimate_mean(values):
-    """The mean of rewards of which nothing is known but that they were observed: IPS of the logging policy."""
+    """Estimate the mean of observed rewards: IPS of the logging policy."""
     values = np.asarray(values, float)
     return ips(values, np.ones(len(values)), np.ones(len(values)))
 
@@ -235,7 +235,7 @@ def test_a_policy_does_not_differ_from_itself(method):
 
 
 def test_estimates_of_different_logs_have_no_difference():
-    with pytest.raises(ValueError, match="a difference needs the same log twice, got logs of 2 and 3 records"):
+    with pytest.raises(ValueError, match=r"numbers of records must be the same in a difference, got \(2, 3\)"):
         difference(estimate_mean([1, 2]), estimate_mean([1, 2, 3]))
 
 

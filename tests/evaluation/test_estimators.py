@@ -256,11 +256,11 @@ def test_an_invalid_propensity_is_refused(small, name, value):
 @pytest.mark.parametrize(
     ("column", "value", "sentence"),
     [
-        ("propensity", None, "propensity is missing: there is no estimate without it"),
+        ("propensity", None, "propensity must be given, as there is no estimate without it, got None"),
         ("target", [0.5, 1.2, 0.5], r"row 1: target must be in \[0, 1\], got 1.2"),
         ("target", [0.0, 0.0, 0.0], "target is 0 in all 3 records: the target policy takes no action of this log"),
         ("reward", [1.0, np.nan, 1.0], "row 1: reward must be finite, got nan"),
-        ("reward", [1.0, 1.0], r"all columns must have the same shape \[n\], got .*'reward': \[2\]"),
+        ("reward", [1.0, 1.0], r"shape of reward must be \[3\], got \[2\]"),
         ("q_action", [1.0, np.inf, 1.0], "row 1: q_action must be finite, got inf"),
         ("q_target", [np.nan, 1.0, 1.0], "row 0: q_target must be finite, got nan"),
     ],

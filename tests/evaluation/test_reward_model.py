@@ -154,7 +154,7 @@ def test_invalid_folds_and_features_are_refused():
     for folds in (1, 4):
         with pytest.raises(ValueError, match=f"folds must be from 2 to the number of users in the log, 3, got {folds}"):
             cross_fit(log, one_hot(kind), folds=folds)
-    with pytest.raises(ValueError, match=r"features must have the shape \[100, 8, 'D'\], got \[100, 7, 48\]"):
+    with pytest.raises(ValueError, match=r"shape of features must be \[100, 8, D\], got \[100, 7, 48\]"):
         cross_fit(log, one_hot(kind)[:, :7], folds=2)
 
 
@@ -249,10 +249,10 @@ def test_the_model_makes_the_error_of_cascade_dr_smaller_than_that_of_rips(probl
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"features": np.ones((N, ITEMS))}, r"features must have the shape \[600, 5, 'D'\], got \[600, 5\]"),
+        ({"features": np.ones((N, ITEMS))}, r"shape of features must be \[600, 5, D\], got \[600, 5\]"),
         ({"folds": 1}, "folds must be from 2 to the number of users in the log, 40, got 1"),
         ({"folds": 41}, "folds must be from 2 to the number of users in the log, 40, got 41"),
-        ({"target_conditional": np.ones((N, ITEMS))}, r"target_conditional must have the shape \[600, 3, 5\]"),
+        ({"target_conditional": np.ones((N, ITEMS))}, r"shape of target_conditional must be \[600, 3, 5\]"),
     ],
 )
 def test_invalid_slate_inputs_are_refused(problem, change, sentence):

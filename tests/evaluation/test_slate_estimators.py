@@ -262,21 +262,21 @@ def test_an_empty_log_gives_no_estimate(log):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (
-            {"target_propensity": np.ones((500, 2))},
-            r"target_propensity must have the shape \[500, 3\], got \[500, 2\]",
-        ),
+        ({"target_propensity": np.ones((500, 2))}, r"shape of target_propensity must be \[500, 3\], got \[500, 2\]"),
         (
             {"target_propensity": np.full((500, 3), 1.5), "q": None},
-            r"row 0: target must be in \[0, 1\], got \[1.5 1.5 1.5\]",
+            r"row 0, column 0: target must be in \[0, 1\], got 1.5",
         ),
         ({"target_propensity": np.zeros((500, 3)), "q": None}, "the target policy begins no slate of this log"),
-        ({"q": np.zeros((500, 3))}, r"q must have the shape \[500, 3, 6\], got \[500, 3\]"),
-        ({"q": np.full((500, 3, 6), np.inf)}, "row 0: q must be finite"),
-        ({"target_conditional": np.ones((500, 3, 6))}, "row 0: target_conditional must be 0 or more and sum to 1"),
+        ({"q": np.zeros((500, 3))}, r"shape of q must be \[500, 3, 6\], got \[500, 3\]"),
+        ({"q": np.full((500, 3, 6), np.inf)}, "row 0, column 0, column 0: q must be finite"),
+        (
+            {"target_conditional": np.ones((500, 3, 6))},
+            "0, column 0: target_conditional must be 0 or more and sum to 1",
+        ),
         (
             {"target_conditional": np.full((500, 3, 6), 1 / 6)},
-            "row 0: target_conditional of the logged items must be their target_propensity, got .0.1666",
+            "row 0, column 0: target_conditional of the logged items must be their target_propensity, got 0.1666",
         ),
     ],
 )

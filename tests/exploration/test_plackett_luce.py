@@ -158,7 +158,7 @@ def test_the_probabilities_of_its_exploration_are_those_of_the_first_slot():
         ([[0, 0]], r"row 0: slate must be of different available items, got \[0 0\]"),
         ([[-1, 0]], r"row 0: slate must be of different available items, got \[-1  0\]"),
         ([[3, 0]], r"row 0: slate must be of different available items, got \[3 0\]"),
-        ([0, 1], r"slate must have the shape \[1, slots\], got \(2,\)"),
+        ([0, 1], r"shape of slate must be \[1, slots\], got \[2\]"),
     ],
 )
 def test_invalid_slates_are_refused(kind, slate, message):
@@ -172,9 +172,9 @@ def test_more_slots_than_items_are_refused():
         lambda: pl.sample(LOGITS, 4, np.full((1, 4), 0.5), MASK),
         lambda: pl.position_probabilities(LOGITS, 5),
     ):
-        with pytest.raises(ValueError, match=r"row 0: there must be at least [45] items, got [34]"):
+        with pytest.raises(ValueError, match=r"row 0: number of items must be at least [45], got [34]"):
             call()
-    with pytest.raises(ValueError, match="the score of action 1 must be finite, got nan"):
+    with pytest.raises(ValueError, match="row 0, column 1: scores must be finite where actions are available, got nan"):
         pl.position_probabilities([[0.0, np.nan]], 1)
 
 
@@ -253,7 +253,7 @@ def test_any_other_exploration_draws_the_first_item_and_sorts_the_rest(method, s
     ("scores", "k", "sentence"),
     [
         *[(SCORES, k, "k must be a whole number from 1 to the number of candidates, 3,") for k in (0, 4, None)],
-        (np.array([0.0, np.nan]), 2, "the score of action 1 must be finite, got nan"),
+        (np.array([0.0, np.nan]), 2, "row 0, column 1: scores must be finite where actions are available, got nan"),
     ],
 )
 def test_invalid_sizes_and_scores_are_refused(method, scores, k, sentence):

@@ -1,8 +1,5 @@
 """Exploration probabilities: by hand, as properties, against frequencies of draws, NumPy against TensorFlow."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from recbandits import exploration
+from tests.commands import run_python
 
 MASK = np.array([[True, False, True, True]])
 METHODS = {
@@ -160,12 +158,8 @@ def test_parameters_outside_their_range_are_refused(kind, name, value, message):
     [
         ([[1.0, 2.0]], [[True, True, True]], r"one shape, \[batch, actions\], got \(1, 2\) and \(1, 3\)"),
         ([1.0, 2.0], None, r"one shape, \[batch, actions\], got \(2,\) and \(2,\)"),
-        (
-            [[1.0, 2.0], [1.0, 2.0]],
-            [[True, False], [False, False]],
-            "row 1: mask must have an available action",
-        ),
-        ([[1.0, 2.0], [1.0, np.nan]], None, "row 1: the score of action 1 must be finite, got nan"),
+        ([[1.0, 2.0], [1.0, 2.0]], [[True, False], [False, False]], "row 1: mask must be True for an action"),
+        ([[1.0, 2.0], [1.0, np.nan]], None, "row 1, column 1: scores must be finite where actions are available"),
     ],
 )
 def test_invalid_scores_and_masks_are_refused(kind, scores, mask, message):
@@ -182,4 +176,4 @@ exploration.epsilon_greedy(np.ones((2, 3)), None, 0.1)
 exploration.plackett_luce.sample(np.ones((2, 3)), 2, np.full((2, 3), 0.5))
 print("tensorflow" in sys.modules)
 """
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert run_python(code) == "False\n"

@@ -85,7 +85,7 @@ def test_both_sides_need_rewarded_decisions(users, log, name):
 
 
 def test_a_candidate_whose_decisions_the_log_does_not_have_is_held(users):
-    """What serves is nearly greedy; 928 decisions of equal weight say how good the other 59 % of the candidate are."""
+    """The serving policy is nearly greedy; 928 decisions of equal weight support 59 % of the candidate."""
     serving = policy(users, 3.0, Exploration("softmax", 0.05))
     judgement = judge_log(draw_log(users, serving, 5000), policy(users, 0.5), serving, Gate(margin=5.0))
     assert judgement.outcome == "held"

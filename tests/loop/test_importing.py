@@ -95,6 +95,13 @@ def test_other_arguments_simulate_other_events(users):
     assert counts.joined + counts.defaulted == warehouse.state()["interactions"]["rows"] == 121
 
 
+def test_an_empty_simulation_is_refused(users):
+    with pytest.raises(ValueError, match="n must be a whole number of at least 1, got 0"):
+        simulate_log(users, 0, START)
+    with pytest.raises(ValueError, match="seconds must be positive and finite, got 0"):
+        simulate_log(users, 5, START, seconds=0.0)
+
+
 def test_an_invalid_log_is_refused_with_the_name_of_the_file(log, tmp_path):
     with pytest.raises(ValueError, match=r"log must be a directory with interactions\.parquet and rewards\.parquet"):
         read_log(tmp_path)

@@ -263,7 +263,7 @@ def test_a_dataset_that_was_changed_or_is_incomplete_is_refused(records, feature
 
 
 def test_a_window_without_a_decision_is_refused(records, features, tmp_path):
-    with pytest.raises(ValueError, match=r"there must be a decision from 2026-01-01T12:01:00\+00:00 to 2026-"):
+    with pytest.raises(ValueError, match=r"decisions from 2026-01-01T12:01:00\+00:00 to .* must be at least 1, got 0"):
         ingest(make_warehouse(records), END, END + timedelta(days=1), RULE, features, tmp_path)
     with pytest.raises(ValueError, match=r"holdout must be in \[0, 1\), got 1.0"):
         ingest(make_warehouse(records), START, END, RULE, features, tmp_path, holdout=1.0)

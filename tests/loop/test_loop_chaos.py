@@ -66,7 +66,7 @@ def loop(tmp_path_factory):
 
 
 def deploy_first_policy(loop):
-    """Do what the start-up pipeline does, in this process: import a log, learn from it, deploy."""
+    """Import a log, learn from it and deploy, as the start-up pipeline does, in this process."""
     from recbandits.loop.canary import deploy
     from recbandits.loop.train import train
 
@@ -163,7 +163,7 @@ def rows(loop, name):
 
 
 def measure(loop):
-    """Return what must not grow: memory and descriptors of each unit, and the events that wait."""
+    """Measure the memory and descriptors of each unit, and the waiting events, which must not grow."""
     functions = {name: loop.platform.functions.unit(name) for name in LOGGERS.values()}
     units = {"endpoint": loop.endpoint.unit} | functions
     processes = {name: unit.members() for name, unit in units.items()}

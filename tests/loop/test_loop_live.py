@@ -53,7 +53,7 @@ def processes_of(directory):
 
 
 class Ended(NamedTuple):
-    """A loop that has ended, and what was seen of it."""
+    """A loop that has ended, with its observations."""
 
     loop: Loop
     lines: list  # of its status
@@ -243,7 +243,7 @@ def test_a_second_loop_in_the_same_place_is_refused_and_harms_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [({"rounds": 0}, "rounds must be at least 1, got 0"), ({"cron": "nightly"}, "cron must have five fields")],
+    [({"rounds": 0}, "rounds must be at least 1, got 0"), ({"cron": "nightly"}, "cron must be five fields")],
 )
 def test_options_that_cannot_be_are_refused(options, sentence):
     with pytest.raises(SystemExit, match=sentence):

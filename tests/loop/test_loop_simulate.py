@@ -207,5 +207,5 @@ def test_ratings_follow_the_current_drift(users):
 
 
 def test_a_rate_of_zero_is_refused(users):
-    with pytest.raises(ValueError, match="rate must be a positive number of requests per second, got 0"):
+    with pytest.raises(ValueError, match="rate must be positive and finite, got 0"):
         Simulator(users, FirstCandidateEndpoint(), MemoryPublisher(), 0)

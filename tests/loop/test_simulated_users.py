@@ -1,7 +1,5 @@
 import dataclasses
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from math import comb
 from types import SimpleNamespace
@@ -17,6 +15,7 @@ from recbandits.exploration import Exploration
 from recbandits.loop.ingest import titles_of
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
+from tests.commands import run_python
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -200,4 +199,4 @@ def test_unknown_ids_are_refused_by_name(data, users):
 def test_simulating_users_needs_no_tensorflow():
     modules = "simulated_users, simulate, ingest, models"
     code = f"import sys; from recbandits.loop import {modules}; print('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    assert run_python(code) == "False\n"

@@ -1,4 +1,4 @@
-"""An environment without a way out, and throw-away notebooks for the tests of the machinery."""
+"""An environment without network access, and temporary notebooks for the tests of the tools."""
 
 import os
 
@@ -29,7 +29,7 @@ def write_notebook():
 
 @pytest.fixture(scope="module")
 def isolated(tmp_path_factory):
-    """Nothing leads outside: proxies that refuse, no credentials, no settings of ours; yields the empty home."""
+    """Set proxies that refuse, and remove credentials and settings; yield the empty home directory."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:

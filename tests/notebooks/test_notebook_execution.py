@@ -66,7 +66,7 @@ def test_cells_that_show_the_same_on_any_data_are_compared_by_nbval_too(path):
 
 
 def differences(committed, executed, session, tag="nbval-check-output"):
-    """What nbval finds different in the outputs of the cells with a tag; nothing is executed."""
+    """List the differences that nbval finds in the outputs of the cells with a tag, without executing them."""
     file, found = IPyNbFile.from_parent(session, path=committed), []
     file.compare_outputs = False  # of cells without a tag
     items = [item for item in file.collect() if COLAB not in tags(item.cell)]

@@ -129,5 +129,5 @@ def test_the_header_says_what_each_machine_on_google_cloud_costs(path):
 
 @each_notebook
 def test_no_google_cloud_is_imitated(path):
-    """What is asked of it is shown by the SDK's own objects, and tested in test_gcp_cells.py."""
+    """Its cells use the SDK's own objects; test_gcp_cells.py tests their requests."""
     assert "rehears" not in path.read_text(encoding="utf-8").lower()

@@ -1,4 +1,4 @@
-"""The headless runner: believes nothing, names what failed, leaves no process behind."""
+"""The headless runner names the notebooks that failed, and leaves no process behind."""
 
 import json
 import re
@@ -33,14 +33,14 @@ print("done")"""
 
 
 def start(repository, *arguments):
-    """`make run` in a repository, without make."""
+    """Start `make run` in a repository, without make."""
     command = [sys.executable, "-m", "tools.run_notebooks", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=repository, **pipes)
 
 
 def run(repository, *arguments):
-    """Returns exit code, standard output, standard error."""
+    """Return exit code, standard output and standard error."""
     process = start(repository, *arguments)
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
@@ -67,13 +67,13 @@ def pids(repository):
 
 
 def all_gone(processes):
-    """Dead, or dead and only waiting for a parent to notice."""
+    """Return whether all processes have ended, or are zombies."""
     return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in processes)
 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory, write_notebook):
-    """A repository whose notebooks fare differently, after a run; with what the run returned and said."""
+    """A repository with notebooks of every outcome, after a run, with its exit code and output."""
     folder = new_repository(tmp_path_factory.mktemp("mixed"))
     write_notebook(folder / "00-good.ipynb", PICTURE, "print('hello')")
     write_notebook(folder / "01-a" / "01a-error.ipynb", "rate = 0", "\n1 / rate")

@@ -1,4 +1,4 @@
-"""What the tests of platforms share: contracts whose assertions explain themselves, and a project in memory."""
+"""Helpers of the tests of platforms: contracts with readable assertions, and a project in memory."""
 
 from unittest import mock
 
@@ -26,7 +26,16 @@ def cloud(monkeypatch):
 
 
 @pytest.fixture
+def unit(tmp_path):
+    from recbandits.platforms.local.units import Unit
+
+    unit = Unit(tmp_path / "units" / "with spaces, ä and 日本", "unit a")
+    yield unit
+    unit.kill()
+
+
+@pytest.fixture
 def no_pauses():
-    """Nothing waits before it asks again."""
+    """Remove the pauses before retries."""
     with mock.patch("time.sleep"):
         yield

@@ -1,4 +1,4 @@
-"""What an endpoint must do on every platform."""
+"""Contract of the endpoints of every platform."""
 
 import pytest
 
@@ -64,7 +64,7 @@ class EndpointsContract:
             endpoint.deploy(tmp_path)
         with pytest.raises(ValueError, match="must be a whole number from 0 to 100, got 101"):
             endpoint.deploy(exported[1], 101)
-        with pytest.raises(ValueError, match="must add up to 100, got 90"):
+        with pytest.raises(ValueError, match="sum of shares must be 100, got '90'"):
             endpoint.split({version: 90})
         with pytest.raises(ValueError, match="version '0123456789abcdef' is not deployed"):
             endpoint.undeploy("0123456789abcdef")

@@ -1,4 +1,4 @@
-"""What jobs must do on every platform."""
+"""Contract of the jobs of every platform."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What holds for the messages of every platform."""
+"""Contract of the messages of every platform."""
 
 import json
 from datetime import UTC, datetime

@@ -46,7 +46,7 @@ def execute(command, **options):
 
 
 def run(*command, **options):
-    """Run a command to its end; returns what it printed."""
+    """Run a command and return its output."""
     process = execute(command, **options)
     assert process.returncode == 0, f"{command}: {process.stdout[-2000:]} {process.stderr[-2000:]}"
     return process.stdout.strip()

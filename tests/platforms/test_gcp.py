@@ -1,8 +1,6 @@
 """A project of Google Cloud is set up and cleaned up; requests are recorded."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from google.api_core import exceptions
@@ -15,6 +13,7 @@ from recbandits.config import ROLES, Config
 from recbandits.platforms.gcp import GcpPlatform
 from recbandits.platforms.gcp.project import AGENTS, SERVICES
 from recbandits.platforms.protocol import PlatformError
+from tests.commands import run_python
 
 CONFIG = Config(platform="gcp", project="movie-lab-42")
 BUCKET, PARENT = CONFIG.bucket, "projects/movie-lab-42/locations/us-central1"
@@ -234,7 +233,7 @@ def test_a_refusal_names_the_resource_and_the_reason(platform, cloud):
 
 
 def loop(cloud, labels, base="recbandits-v1"):
-    """Put there what a loop makes while it runs, in the order in which clean-up removes it."""
+    """Create the resources of a running loop, in the order in which clean-up removes them."""
     document = {"create_pipeline_job_request": {"pipeline_job": {"labels": labels}}, "create_time": {"seconds": 1}}
     metadata = {"labels": labels, "create_time": {"seconds": 1}}
     resources = [
@@ -317,7 +316,7 @@ def test_choosing_the_platform_imports_no_client():
         "clients = ('google.api_core', 'google.auth', 'google.cloud.', 'requests', 'tensorflow')\n"
         "print([name for name in sys.modules if name.startswith(clients)])"
     )
-    assert json.loads(subprocess.check_output([sys.executable, "-c", code], text=True)) == []
+    assert json.loads(run_python(code)) == []
 
 
 def test_experiments_are_found_by_their_name_and_removed_with_runs_and_curves(platform, cloud):

@@ -1,4 +1,4 @@
-"""What the services of Google Cloud share: set-up, labels, patience, errors and the bucket."""
+"""Parts that the services of Google Cloud share: set-up, labels, retries, errors and the bucket."""
 
 from unittest import mock
 

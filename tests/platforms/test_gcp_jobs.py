@@ -54,7 +54,7 @@ def jobs(cloud):
 
 
 def created(cloud):
-    """What was sent to create jobs and studies."""
+    """Return the requests that created jobs and studies."""
     return [request for method in CREATE for request in cloud.requests(method)]
 
 

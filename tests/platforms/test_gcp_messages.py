@@ -56,7 +56,7 @@ def test_records_are_published_as_json_with_their_event(messages, cloud):
 
 
 def series(*counts):
-    """What Cloud Monitoring answers for subscriptions that have so many messages, the newest point first."""
+    """Return the answer of Cloud Monitoring for numbers of waiting messages by subscription, the newest point first."""
     points = [{"points": [{"value": {"int64Value": str(count)}}, {"value": {"int64Value": "9"}}]} for count in counts]
     return {"timeSeries": points}
 

@@ -55,7 +55,7 @@ def giving(alpha: float = 0.5) -> Outputs:
 
 @dsl.pipeline(name="reading")
 def reading(snapshot: str = ""):
-    """What it reads is not among its parameters, unless they are listed."""
+    """The inputs of a step are among its parameters only if they are listed."""
     double(number=inner(number=1.0).output)
 
 

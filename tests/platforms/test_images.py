@@ -1,4 +1,4 @@
-"""What an image is made of: what it needs, and nothing of data, results or secrets; the command that builds it."""
+"""Contents of the images, without data, results or secrets, and the command that builds them."""
 
 import json
 import re
@@ -61,7 +61,7 @@ INSTALL = "pip install --compile --no-deps"
 
 @pytest.fixture
 def tree(tmp_path):
-    """A checkout with everything that an image needs, and with what people leave in one."""
+    """A checkout with all files of an image, and with files that people leave in one."""
     root = tmp_path / "checkout"
     for path in (".dockerignore", ".gcloudignore", *NEEDED, "01-online-bandit-simulation/README.md"):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +237,7 @@ COMMANDS = {
 
 @pytest.fixture
 def put_engine_on_path(monkeypatch, tmp_path):
-    """Function that puts a program on an otherwise empty PATH, which writes down where it is called, and with what."""
+    """Function that puts a program on an otherwise empty PATH, which records its working directory and arguments."""
     programs = tmp_path / "programs"
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs))

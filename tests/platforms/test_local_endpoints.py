@@ -6,8 +6,6 @@ import resource
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -20,6 +18,7 @@ from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import socket_of
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.policy import load
+from tests.commands import run_python
 from tests.waiting import is_gone
 
 
@@ -63,9 +62,7 @@ def test_an_endpoint_is_made_once_and_found_by_another_process(config):
     server = process_of(endpoint)
     again = LocalPlatform(config).endpoints.create("once")
     assert again.metrics()["process"] == server.pid
-    command = [sys.executable, "-c", OTHER, str(config.artifacts_dir)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert printed == f"{server.pid} once\n"
+    assert run_python(OTHER, config.artifacts_dir) == f"{server.pid} once\n"
     again.delete()
     assert is_gone(server)
     assert not endpoint.directory.exists()
@@ -233,7 +230,7 @@ def test_a_server_that_does_not_start_is_reported_with_its_last_words(config, ex
     endpoint.deploy(exported[0])
     os.kill(process_of(endpoint).pid, signal.SIGKILL)
     (endpoint.directory / "storage" / "release.json").write_text('{"shares": {"a": 7}}')
-    with pytest.raises(PlatformError, match=r"(?s)endpoint broken did not start.*shares must add up to 100, got 7"):
+    with pytest.raises(PlatformError, match=r"(?s)endpoint broken did not start.*sum of shares must be 100, got '7'"):
         LocalPlatform(config).endpoints.create("broken")
     endpoint.delete()
     assert not endpoint.directory.exists()

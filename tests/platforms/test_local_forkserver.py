@@ -50,7 +50,7 @@ time.sleep(100)
 """
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def code(tmp_path, monkeypatch):
     """Directory of modules that are forked."""
     directory = tmp_path / "code, ä and 日本"
@@ -63,19 +63,12 @@ def code(tmp_path, monkeypatch):
     return directory
 
 
-@pytest.fixture
-def unit(code, tmp_path):
-    unit = Unit(tmp_path / "units" / "with spaces, ä and 日本", "unit a")
-    yield unit
-    unit.kill()
-
-
 def command(module, *arguments):
     return [sys.executable, "-m", module, *arguments]
 
 
 def is_forked(unit):
-    """Whether the processes of a unit show the command line of a forkserver, as forked ones do."""
+    """Return whether the processes of a unit have the command line of a forkserver, as forked ones do."""
     return any(forkserver.__name__ in process.cmdline() for process in unit.members())
 
 

@@ -55,7 +55,7 @@ class FunctionDeployment:
         self.publisher.send([Reward(name, NOON, value) for name in names])
 
     def notes(self, count, name):
-        """What was noted of the rewards whose names begin so, as soon as `count` notes are there."""
+        """Wait for `count` notes of rewards whose names have a prefix, and return them."""
 
         def read():
             notes = map(json.loads, self._notes.read_text().splitlines() if self._notes.exists() else [])

@@ -84,7 +84,7 @@ def config(tmp_path, monkeypatch):
 
 @pytest.fixture
 def jobs(config):
-    """What a test leaves running, as one that fails does, is stopped."""
+    """Jobs that are stopped after the test, also if it fails."""
     yield LocalJobs(config, module="task")
     for unit in units_below(config.artifacts_dir):
         unit.stop()

@@ -1,4 +1,4 @@
-"""Nothing is lost, wrong or double: every kind of process of the platform is killed while it works.
+"""No event is lost, wrong or duplicated when processes of any kind of the platform are killed.
 
 PROFILE=full kills 20 of each kind in place of 3.
 """
@@ -250,7 +250,7 @@ def _kill_forkservers():
 
 
 class _Server:
-    """The prediction server, and a thread that asks it all the time."""
+    """The prediction server, and a thread that sends requests all the time."""
 
     def __init__(self, platform, policy):
         messages = platform.messages
@@ -262,7 +262,7 @@ class _Server:
         self._client.start()
 
     def start(self):
-        """Wait until it answers again, which nothing but its runner sees to."""
+        """Wait until it answers again, restarted by its runner alone."""
         before = len(self.answers)
         until(lambda: len(self.answers) > before, PATIENCE)
         return self

@@ -12,6 +12,7 @@ from recbandits.config import Config
 from recbandits.platforms import choose
 from recbandits.platforms.local.messages import pause
 from recbandits.records import Reward
+from tests.commands import run_python
 
 NOON = datetime(2026, 1, 1, tzinfo=UTC)
 PUBLISHER = """
@@ -55,7 +56,7 @@ def names(messages):
 
 def test_what_one_process_publishes_another_one_takes_in_its_order(messages, topic, tmp_path):
     code = PUBLISHER.replace("range(10**6)", "range(2)")
-    subprocess.run([sys.executable, "-c", code, str(tmp_path), "p"], check=True, stdout=subprocess.PIPE)
+    run_python(code, tmp_path, "p")
     batch = messages.take(READER, 10)
     assert names(batch) == [f"p-{turn}-{number}" for turn in range(2) for number in range(5)]
     assert [Reward.from_json(message.data.decode()).event_id for message in batch] == names(batch)

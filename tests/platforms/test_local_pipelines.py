@@ -18,7 +18,7 @@ from tests.waiting import is_gone, until
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def write(directory: str, number: int, numbers: dsl.Output[dsl.Dataset]) -> int:
-    """Write down who runs, wait until nothing stands in the way, give a file and a number."""
+    """Record the process, wait while the file `gate` exists, and return a file and a number."""
     import os
     import time
     from pathlib import Path
@@ -58,7 +58,7 @@ def template(tmp_path_factory):
 
 @pytest.fixture
 def pipelines(tmp_path):
-    """What a test leaves running, as one that fails does, is stopped."""
+    """Pipelines that are stopped after the test, also if it fails."""
     yield LocalPipelines(Config(artifacts=str(tmp_path / "artifacts")))
     for unit in units_below(tmp_path):
         unit.stop()
@@ -66,7 +66,7 @@ def pipelines(tmp_path):
 
 @pytest.fixture
 def directory(tmp_path):
-    """Where the steps leave what they have done; a file `gate` in it keeps the first one from ending."""
+    """Directory of the steps' records; a file `gate` in it keeps the first step from ending."""
     return tmp_path
 
 

@@ -1,12 +1,10 @@
 """One SQLite file that many connections of many processes write to: no commit is lost."""
 
-import subprocess
-import sys
-
 import pytest
 
 from recbandits.platforms.local.sqlite import Database
 from recbandits.platforms.protocol import PlatformError
+from tests.commands import run_python
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY)"
 _OTHER = f"""
@@ -33,8 +31,7 @@ def _write(database, name):
 
 def _other(file, *names):
     """Write names in a process of its own, which closes its connection, and return all names it sees."""
-    command = [sys.executable, "-c", _OTHER, file, *names]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return run_python(_OTHER, file, *names).split()
 
 
 def test_a_second_connection_of_a_process_keeps_the_locks_of_the_first(file):

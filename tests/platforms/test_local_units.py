@@ -32,13 +32,6 @@ FAMILY = [
 ]
 
 
-@pytest.fixture
-def unit(tmp_path):
-    unit = Unit(tmp_path / "units" / "with spaces, ä and 日本", "unit a")
-    yield unit
-    unit.kill()
-
-
 def command_of(unit):
     """Return the process of the command of a unit, once it has printed something."""
     until(lambda: "ready" in unit.log())

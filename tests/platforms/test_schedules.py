@@ -35,8 +35,8 @@ def test_cron_strings_mean_what_they_mean_to_unix(cron, expected):
 @pytest.mark.parametrize(
     ("cron", "sentence"),
     [
-        (None, "cron must have five fields"),
-        ("* * * jan *", "cron must have five fields"),
+        (None, "cron must be five fields"),
+        ("* * * jan *", "cron must be five fields"),
         ("60 * * * *", "got '60 \\* \\* \\* \\*': Bad minute"),
         ("0 0 31 2 *", "Bad day-of-month"),
     ],

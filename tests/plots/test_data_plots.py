@@ -17,7 +17,7 @@ def bar_heights(ax):
 
 @pytest.fixture
 def half_stars(movielens):
-    """Two users of whom nothing is known, and their four ratings."""
+    """Two users without columns, and their four ratings."""
     ratings = pd.DataFrame({"user_id": [1, 1, 2, 2], "movie_id": [1, 2, 1, 2], "rating": [0.5, 3.5, 3.5, 4]})
     ratings["time"] = pd.Timestamp("2026-01-01", tz="UTC")
     return MovieLens(ratings, movielens.users[[]], movielens.movies, "half stars")

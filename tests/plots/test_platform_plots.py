@@ -87,5 +87,5 @@ def test_texts_have_a_colour_and_a_marker_each_and_numbers_a_colour_bar():
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match="parameter must be one of alpha, layers, got 'gamma'"):
         plots.trials(STUDY, TRIALS, "gamma")
-    with pytest.raises(ValueError, match="study search must have a trial that succeeded"):
+    with pytest.raises(ValueError, match="study search must have at least one trial that succeeded to draw, got none"):
         plots.trials(STUDY, TRIALS[2:], "alpha")

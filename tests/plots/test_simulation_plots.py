@@ -232,5 +232,5 @@ def test_lines_are_cumulative_shares_over_movies_from_best_to_least_known():
 
 
 def test_a_policy_that_showed_nothing_is_refused():
-    with pytest.raises(ValueError, match="greedy: actions must have at least one decision, got none"):
+    with pytest.raises(ValueError, match="actions of greedy must have at least one decision to draw, got none"):
         plots.exposure({"greedy": np.array([], int)}, pd.Series({1: 1}))

@@ -45,11 +45,11 @@ def test_narrow_numbers_keep_their_value():
 @pytest.mark.parametrize(
     ("field", "index", "value", "sentence"),
     [
-        ("propensity", (1, 1), 0.0, r"row 1 \(b\): propensity must be in \(0, 1\], got \[0.25 0.  \]"),
-        ("position_propensity", (0, 1), -0.1, r"row 0 \(a\): position_propensity must be in \(0, 1\]"),
-        ("reward", (1, 0), np.inf, r"row 1 \(b\): reward must be finite, got \[inf  0.\]"),
-        ("slate", (1, 0), 4, r"row 1 \(b\): slate must be columns of candidates, 0 to 3, got \[4 3\]"),
-        ("slate", (1, 0), -1, r"slate must be columns of candidates, 0 to 3, got \[-1  3\]"),
+        ("propensity", (1, 1), 0.0, r"row 1 \(b\), column 1: propensity must be in \(0, 1\], got 0"),
+        ("position_propensity", (0, 1), -0.1, r"row 0 \(a\), column 1: position_propensity must be in \(0, 1\]"),
+        ("reward", (1, 0), np.inf, r"row 1 \(b\), column 0: reward must be finite, got inf"),
+        ("slate", (1, 0), 4, r"row 1 \(b\), column 0: slate must be columns of candidates, 0 to 3, got 4"),
+        ("slate", (1, 0), -1, r"slate must be columns of candidates, 0 to 3, got -1"),
         ("slate", (0, 1), 2, r"row 0 \(a\): slate must be different from each other, got \[2 2\]"),
         ("candidates", (2, 3), 5, r"row 2 \(c\): candidates must be different from each other, got \[5 9 7 5\]"),
     ],
@@ -64,9 +64,9 @@ def test_a_value_against_its_rule_is_refused(field, index, value, sentence):
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
-        ("reward", np.zeros(3), r"reward must have the shape \[3, 2\], got \[3\]"),
-        ("position_propensity", np.ones((3, 1)), r"position_propensity must have the shape \[3, 2\], got \[3, 1\]"),
-        ("slate", np.zeros(3, int), r"slate must have the shape \[3, slots\], got \[3\]"),
+        ("reward", np.zeros(3), r"shape of reward must be \[3, 2\], got \[3\]"),
+        ("position_propensity", np.ones((3, 1)), r"shape of position_propensity must be \[3, 2\], got \[3, 1\]"),
+        ("slate", np.zeros(3, int), r"shape of slate must be \[3, slots\], got \[3\]"),
     ],
 )
 def test_a_field_of_another_shape_or_type_is_refused(field, value, sentence):

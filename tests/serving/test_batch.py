@@ -1,4 +1,4 @@
-"""Predictions for a file: every line is answered or written down."""
+"""Predictions for a file: every line is answered, or recorded with the reason of the refusal."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What can be exported loads and scores the same; what could not be read again is refused when it is exported."""
+"""An exported policy loads and scores the same; the export refuses a policy that could not be read again."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What leaves a server, leaves it later, weighted right, or is counted."""
+"""Events of a server are sent in the background with the right weights, or counted as lost."""
 
 import json
 import random

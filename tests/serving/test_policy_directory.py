@@ -1,4 +1,4 @@
-"""Policy directories: sealed, described, refused when anything in them is not what was exported."""
+"""Policy directories: sealed, described, and refused when anything in them has changed."""
 
 import json
 import random

@@ -251,18 +251,18 @@ def test_fixed_arms_are_the_only_candidates():
 
 def test_many_decisions_are_refused_by_row():
     policy, repeated = make_policy(THETA), [["5", "9"], ["5", "5"]]
-    with pytest.raises(ValueError, match=r"row 1: candidates must be different from each other, got \['5', '5'\]"):
+    with pytest.raises(ValueError, match=r"row 1: candidates must be different from each other, got \['5'[, ]+'5'\]"):
         policy.decide(USERS, repeated)
     assert policy.decide(USERS, repeated, [[True, True], [True, False]]).action.tolist() == [1, 0]
-    with pytest.raises(ValueError, match="row 0: mask must have an available action"):
+    with pytest.raises(ValueError, match="row 0: mask must be True for an action"):
         policy.decide(CONTEXT, [["5", "9"]], [[False, False]])
     with pytest.raises(KeyError, match="unknown item ids: 11, 12"):
         policy.decide(USERS, [["12", "5"], ["5", 11]])
-    with pytest.raises(ValueError, match=r"candidates must be \[1, k\] with k at least 1, as the context, got \[1\]"):
+    with pytest.raises(ValueError, match=r"shape of candidates must be \[1, k\], got \[1\]"):
         policy.decide(CONTEXT, ["5"])
     with pytest.raises(ValueError, match="context must be a table of raw columns, got 'list'"):
         policy.decide([30])
-    with pytest.raises(ValueError, match=r"mask must be of the shape of candidates, \[2, 3\], got \[2\]"):
+    with pytest.raises(ValueError, match=r"shape of mask must be \[2, 3\], got \[2\]"):
         policy.scores(USERS, mask=[True, False])
     with pytest.raises(ValueError, match="row 1: column 'activity' must be a finite number, got inf"):
         policy.scores(USERS.assign(activity=[1.0, np.inf]))
@@ -280,7 +280,7 @@ def test_large_tables_are_scored_in_parts(monkeypatch):
 
 
 def test_scores_that_overflow_are_refused():
-    with np.errstate(over="ignore"), pytest.raises(ValueError, match="the score of action 0 must be finite, got inf"):
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match=r"scores must be finite .*, got inf"):
         make_policy([[1e38, 0.0, 0.0]]).recommend({"activity": 1e30})
 
 

@@ -1,4 +1,4 @@
-"""A policy that is asked by raw columns and text ids."""
+"""Requests to a policy by raw columns and text ids."""
 
 import json
 from datetime import UTC, datetime

@@ -253,7 +253,7 @@ def test_a_body_is_read_up_to_1_5_megabytes_and_not_further(server, chunked):
 
 
 def make_broken_request(rng):
-    """A body that is mostly none: valid JSON with an odd value somewhere, cut or flipped bytes, noise, deep nesting."""
+    """Make a body that is mostly invalid: JSON with an odd value, cut or flipped bytes, noise, deep nesting."""
     odd = [None, True, -1, 1e308, 10**400, float("nan"), float("-inf"), "", "\u0000é\U0001f600", [], {}, [[1]], {"": 0}]
     instance = {"user_id": 7, "k": 2, "candidates": [101, "102", 103], "context": {"age": 0.5}, "seed": 1}
     request = {"instances": [dict(instance) for _ in range(rng.randint(1, 3))], "parameters": {"k": 1}}

@@ -1,4 +1,4 @@
-"""What clients can do to the prediction server, on real sockets: it answers others, and its memory comes back."""
+"""Misbehaving clients of the prediction server, on real sockets: it answers others and frees its memory."""
 
 import contextlib
 import json
@@ -15,6 +15,7 @@ from recbandits.config import Config
 from recbandits.platforms.local.endpoints import LocalEndpoints, SocketConnection, socket_of
 from recbandits.serving.handler import MAX_BODY_BYTES, MAX_CONCURRENT_PREDICTIONS, MAX_RESPONSE_BYTES
 from recbandits.serving.server import CLIENT_TIMEOUT, MAX_CONNECTIONS
+from tests.waiting import until
 
 JSON = {"content-type": "application/json"}
 HEAD = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
@@ -24,7 +25,7 @@ QUICK, SIMPLE = 0.5, {"instances": [{"user_id": 7}]}
 
 @pytest.fixture(scope="module")
 def server(exported, tmp_path_factory):
-    """An endpoint that has answered once what the tests ask, so that all that stays in memory is there."""
+    """An endpoint that has answered every kind of request once, so that its lasting memory is allocated."""
     endpoint = LocalEndpoints(Config(artifacts=str(tmp_path_factory.mktemp("artifacts")))).create("bounded")
     try:
         endpoint.deploy(exported[0])
@@ -52,7 +53,7 @@ def memory(server):
 
 @contextlib.contextmanager
 def answer_meanwhile(server):
-    """Ask for the health, each time on a new connection, until the block ends: 0.5 s each on an idle machine."""
+    """Request the health on a new connection each time until the block ends: 0.5 s each on an idle machine."""
     end, times = threading.Event(), []
 
     def send_requests():
@@ -93,7 +94,7 @@ def send(connection, body, length=None):
 
 
 def closed(connection):
-    """Whether the server has closed a connection, after all that it had sent before."""
+    """Read all that the server has sent, and return whether it has closed the connection."""
     try:
         while connection.recv(1 << 20):
             pass
@@ -122,10 +123,7 @@ def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(ser
         time.sleep(CLIENT_TIMEOUT + 4)
     check_memory(server, before)
     path, process = str(socket_of(server.directory)), process_of(server)
-    end = time.monotonic() + 30
-    while (count := sum(each.laddr == path for each in process.net_connections("unix"))) > 1 and time.monotonic() < end:
-        time.sleep(0.1)
-    assert count == 1  # the one that listens
+    until(lambda: sum(each.laddr == path for each in process.net_connections("unix")) == 1)  # the one that listens
     assert len(server.predict(SIMPLE["instances"])) == 1
     for client in clients:
         client.close()

@@ -34,7 +34,7 @@ class Decision:
 
 
 class Sink(list):
-    """A sink that keeps events and their attributes, unless it is out of reach."""
+    """A sink that keeps events and their attributes, unless it is unavailable."""
 
     reachable = False
 

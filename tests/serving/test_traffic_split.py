@@ -1,4 +1,4 @@
-"""Who is answered by which version, before and after a release changes."""
+"""The version that answers each user, before and after a release changes."""
 
 from collections import Counter
 
@@ -113,7 +113,7 @@ def test_a_version_without_traffic_goes_and_is_not_returned_to():
         ({"a": True, "b": 99}, "share of 'a' must be a whole number from 0 to 100, got True"),
         ({}, "shares must be a dict from version to percentage, got {}"),
         ([100], r"shares must be a dict from version to percentage, got \[100\]"),
-        ({"": 100}, "shares must name versions by text, got ''"),
+        ({"": 100}, "version of shares must be text that is not empty, got ''"),
     ],
 )
 def test_other_shares_are_refused(shares, sentence):

@@ -1,4 +1,4 @@
-"""What a server finds where AIP_STORAGE_URI points to."""
+"""Policies and releases that a server finds at AIP_STORAGE_URI."""
 
 import json
 import shutil
@@ -72,9 +72,9 @@ def test_nothing_yet_is_no_error_and_nothing_there_is_one(tmp_path):
     [
         ("{", r"release\.json cannot be read: Expecting property name"),
         ("[" * 100_000, r"release\.json cannot be read: maximum recursion depth"),
-        ("[]", r"release\.json cannot be read: .* argument after \*\* must be a mapping, not list"),
-        ('{"previous": null}', r"release\.json cannot be read: .* missing 1 required positional argument: 'shares'"),
-        ('{"shares": {"a": 100}, "x": 1}', r"release\.json cannot be read: .* unexpected keyword argument 'x'"),
+        ("[]", r"release\.json cannot be read: it must be an object with 'shares', and perhaps 'previous', got \[\]"),
+        ('{"previous": null}', "cannot be read: it must be an object with 'shares'"),
+        ('{"shares": {"a": 100}, "x": 1}', "cannot be read: it must be an object with 'shares'"),
         ('{"shares": {"a": 50}}', r"release\.json cannot be read: shares must add up to 100, got 50"),
         ('{"shares": {"0000000000000000": 100}}', "version 0000000000000000 is not there"),
         ('{"shares": {"../policies": 100}}', "version must be 16 hexadecimal digits, got '../policies'"),
@@ -100,7 +100,7 @@ def test_a_release_that_cannot_be_read_is_refused(release):
 def test_a_policy_under_the_name_of_another_is_refused(release):
     directory, names = release
     (directory / "policies" / names[0]).rename(directory / "policies" / "0123456789abcdef")
-    with pytest.raises(ValueError, match=f"0123456789abcdef must hold the policy of that version, it holds {names[0]}"):
+    with pytest.raises(ValueError, match=f"0123456789abcdef must be 0123456789abcdef, got '{names[0]}'"):
         versions.serve(directory, TrafficSplit({"0123456789abcdef": 100}), {})
 
 

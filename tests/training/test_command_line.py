@@ -1,7 +1,5 @@
 """The command line of the training job: flags from the fields of dataclasses, and refusals in one sentence."""
 
-import subprocess
-import sys
 from dataclasses import fields
 
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from recbandits import training
 from recbandits.training import task
 from recbandits.training.problems import AGENTS_OF, PROBLEMS, as_text
+from tests.commands import run_python
 
 
 @pytest.mark.parametrize(("command", "agent"), [(command, name) for command in PROBLEMS for name in AGENTS_OF[command]])
@@ -126,7 +125,7 @@ main(["fit", "--dry-run"])
 with contextlib.suppress(SystemExit):
     main(["fit", "--help"])
 print(*sys.modules)"""
-    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    modules = run_python(code).split()
     assert "recbandits.training.problems" in modules
     assert not {"tensorflow", "tf_agents", "pandas", "scipy"} & set(modules)
 

@@ -183,9 +183,9 @@ def test_agents_that_choose_one_arm_have_the_same_summaries(tmp_path):
     ("change", "options", "message"),
     [
         ({}, {"weights": "ips"}, "weights must be None for an agent that ranks, which weighs slots itself, got 'ips'"),
-        ({"reward": np.zeros((5, 3))}, {}, r"reward must be of shape \(5, 4\), by the agent's specs, got \(5, 3\)"),
-        ({"arm": np.zeros((5, SLOTS, 2), np.float32)}, {}, r"arm must be of shape \(5, 4, 3\), .*got \(5, 4, 2\)"),
-        ({"reward": np.full((5, SLOTS), np.nan)}, {}, "reward of row 0 must be finite, got nan"),
+        ({"reward": np.zeros((5, 3))}, {}, r"shape of reward of examples must be \[5, 4\], got \[5, 3\]"),
+        ({"arm": np.zeros((5, SLOTS, 2), np.float32)}, {}, r"arm of examples must be \[5, 4, 3\], got \[5, 4, 2\]"),
+        ({"reward": np.full((5, SLOTS), np.nan)}, {}, "row 0, column 0: reward of examples must be finite, got nan"),
         ({"event": np.arange(5.0)}, {}, "examples: event must be int64, got dtype..float64"),
     ],
 )

@@ -201,10 +201,10 @@ def test_checkpoints_of_another_simulation_are_refused_and_kept(tmp_path):
         ({"points": 2.5}, "points must be a whole number of at least 1, got 2.5"),
         ({"agents": {}}, "agents must be at least one, got {}"),
         ({"seeds": [0, 0]}, r"at least one and all different, got \[0, 0\]"),
-        ({"agents": {"..": LinUCB()}}, "labels must differ in their letters and digits, got .."),
-        ({"agents": {"a b": LinUCB(), "a-b": LinTS()}}, "labels must differ in their letters and digits, got a b, a-b"),
+        ({"agents": {"..": LinUCB()}}, r"digits of labels must be different from each other, got \['..'\]"),
+        ({"agents": {"a b": LinUCB(), "a-b": LinTS()}}, r"different from each other, got \['a b', 'a-b'\]"),
         ({"environment": "movielens"}, "environment must be one of recbandits, got 'movielens'"),
-        ({"agents": make_agent("linucb", environment()), "seeds": [0, 1]}, "an agent itself runs one seed"),
+        ({"agents": make_agent("linucb", environment()), "seeds": [0, 1]}, "seeds must be one for agents"),
     ],
 )
 def test_invalid_arguments_are_refused(changes, message):

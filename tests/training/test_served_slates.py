@@ -1,4 +1,4 @@
-"""Slates served, logged and judged: identities, replays, and what clicks teach about items that stand low."""
+"""Slates that are served, logged and evaluated: identities, replays, and attraction learnt from low slots."""
 
 import numpy as np
 import pytest
@@ -95,10 +95,10 @@ def test_the_probabilities_of_the_policy_that_wrote_a_log_are_those_in_it():
     np.testing.assert_allclose(probabilities.conditional.sum(axis=2), 1)
     of_logged = np.take_along_axis(probabilities.conditional, log.slate[:, :, None], axis=2)[:, :, 0]
     np.testing.assert_allclose(of_logged, log.propensity)
-    with pytest.raises(ValueError, match="in this environment with seed 6, got other events"):
+    with pytest.raises(ValueError, match="in this environment with seed 6, got 'other events"):
         compute_slate_probabilities(environment, policy, log, seed=6)
     larger = make_environment(num_items=7)
-    with pytest.raises(ValueError, match="in this environment with seed 5, got other candidates"):
+    with pytest.raises(ValueError, match="in this environment with seed 5, got 'other candidates"):
         compute_slate_probabilities(larger, make_agent(RandomRanking(), larger).policy, log, seed=5)
 
 

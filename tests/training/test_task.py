@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tf_agents.trajectories import restart
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
 from recbandits.config import Config
-from recbandits.data import formats, splits
+from recbandits.data import splits
 from recbandits.data.movielens import load as load_movielens
 from recbandits.environments.factorization import als
 from recbandits.evaluation.regret import totals
@@ -33,17 +32,10 @@ from recbandits.training.problems import Simulation
 from recbandits.training.profiling import read_operations
 from tests.forks import ForkedPython
 from tests.sockets import free_ports
+from tests.waiting import until
 
 SIMULATE = ("simulate", "--alpha=0.3", "--steps=60", "--num_actions=5", "--rank=4", "--seeds=3,4")
 FIT = ("fit", "--agent=epsilon_greedy", "--layers=8", "--decisions=6000", "--judged=800", "--learning_rate=0.02")
-
-
-@pytest.fixture(scope="module")
-def data(movielens, tmp_path_factory):
-    """The argument that names the data's directory."""
-    directory = tmp_path_factory.mktemp("data")
-    formats.write(movielens, directory)
-    return f"--data={directory}"
 
 
 @pytest.fixture
@@ -168,10 +160,7 @@ def test_a_killed_job_resumes_and_ends_with_the_same_result(jobs, data):
     jobs.run(job, wait=False)
     unit = jobs.unit("killed")
     directory = unit.directory
-    deadline = time.monotonic() + 120
-    while not list(directory.glob("checkpoints/agent/seed-3/ckpt-*.index")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: list(directory.glob("checkpoints/agent/seed-3/ckpt-*.index")), 120)
     for process in unit.members():
         process.kill()
     unit.wait()

@@ -10,7 +10,6 @@ from sklearn.metrics import ndcg_score
 from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.parameters import CascadingLinUCB
 from recbandits.config import Config
-from recbandits.data import formats
 from recbandits.data.slates import rated_lists
 from recbandits.platforms.jobs import Job
 from recbandits.platforms.local.jobs import LocalJobs
@@ -22,14 +21,6 @@ from recbandits.training.offline import Specs
 from recbandits.training.problems import Rank
 
 RANK = ("rank", "--agent=ranking", "--temperature=0.3", "--lists=2", "--weight_decay=0.01", "--size=5", "--seeds=1")
-
-
-@pytest.fixture(scope="module")
-def data(movielens, tmp_path_factory):
-    """The argument that names the data's directory."""
-    directory = tmp_path_factory.mktemp("data")
-    formats.write(movielens, directory)
-    return f"--data={directory}"
 
 
 @pytest.mark.parametrize(("judge", "share"), [("validation", 0.16), ("test", 0.2)])

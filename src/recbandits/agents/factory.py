@@ -42,11 +42,10 @@ def make_agent(agent: Any, environment: Any, seed: int = 0, **values: Any) -> tf
       **values: parameters by name.
     """
     if isinstance(agent, str):
-        checks.require(agent in _NAMES, "agent", f"one of {', '.join(_NAMES)}", agent)
+        checks.require_each(checks.one_of(_NAMES), agent=agent)
         fields = _NAMES[agent].__dataclass_fields__
         for value in values:
-            if value not in fields:
-                raise ValueError(f"{agent} has no parameter {value!r}, it has {', '.join(fields) or 'none'}")
+            checks.require(value in fields, f"parameter of {agent}", f"one of {', '.join(fields) or 'none'}", value)
         agent = _NAMES[agent](**values)
     elif values:
         raise ValueError(f"parameters must come with a name, got {agent} and {sorted(values)}")
@@ -176,8 +175,7 @@ def _check_slate_specs(time_step_spec, action_spec):
 def _make_baseline(agent, specs, seed, environment):
     """Make the agent whose scores are those of `_BASELINES`."""
     name = type(agent).__name__
-    if not hasattr(environment, "batch"):
-        raise ValueError(f"{name} needs an environment of recbandits, got {environment!r}")
+    checks.require(hasattr(environment, "batch"), f"the environment of {name}", "one of recbandits", environment)
 
     def score(observation, seed):
         return tf.cast(_BASELINES[type(agent)](environment.batch()), tf.float32)

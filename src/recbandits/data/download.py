@@ -11,7 +11,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import NamedTuple
 
-from recbandits.checks import replacing
+from recbandits.checks import replacing, require
 
 CACHE_VARIABLE = "RECBANDITS_CACHE"
 
@@ -120,6 +120,5 @@ def _read_body(response: HTTPResponse, end: float) -> bytes:
 
 def _verify(content: bytes, archive: Archive) -> bytes:
     digest = hashlib.sha256(content).hexdigest()
-    if digest != archive.sha256:
-        raise ValueError(f"SHA-256 must be {archive.sha256}, got {digest} ({len(content):,} bytes)")
+    require(digest == archive.sha256, f"SHA-256 of the {len(content):,} bytes", archive.sha256, digest)
     return content

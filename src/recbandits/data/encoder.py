@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import require
+from recbandits.checks import require, require_rows
 from recbandits.records.fields import NAME, TEXT
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -105,7 +105,7 @@ class Encoder:
             good = missing | np.where(flag, (raw == 0) | (raw == 1), np.abs(raw) <= _LARGEST)
             for number in np.flatnonzero(~good.all(axis=0)):
                 expected = "0 or 1" if flag[number] else "a finite number"
-                _require(good[:, number], table[numbers[number]], numbers[number], expected)
+                require_rows(good[:, number], f"column {numbers[number]!r}", expected, table[numbers[number]])
             values[:, position.astype(int)] = np.where(missing, 0.0, (raw - mean) / deviation)
         for name in self._levels:
             if name in frame:
@@ -171,8 +171,8 @@ class Encoder:
 def _fit_column(values: pd.Series, name: str, max_levels: int, category: bool) -> dict:
     present = values.dropna()
     require(len(present) > 0, f"column {name!r}", "a column with at least one value", "none")
-    if pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_timedelta64_dtype(values):
-        raise ValueError(f"column {name!r} must be numbers or text, got times: make numbers of them, such as the hour")
+    times = pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_timedelta64_dtype(values)
+    require(not times, f"column {name!r}", "numbers, such as the hour of a time, or text", str(values.dtype))
     if not category and present.isin([0, 1]).all() and not present.map(lambda value: isinstance(value, str)).any():
         return {}
     if not category and pd.api.types.is_numeric_dtype(values):
@@ -191,14 +191,14 @@ def _as_numbers(values: pd.Series, name: str) -> np.ndarray:
     """Return numbers as float64 [n], NaN where they are missing."""
     if _is_plain(values.dtype):
         converted = values.to_numpy(float)
-        _require(~(np.abs(converted) > _LARGEST), values, name, "a finite number")
+        require_rows(~(np.abs(converted) > _LARGEST), f"column {name!r}", "a finite number", values)
         return converted
     missing = values.isna().to_numpy()
     if not pd.api.types.is_numeric_dtype(values):
         numbers = np.array([isinstance(value, (Real, np.bool_)) for value in values.tolist()], bool)
-        _require(numbers | missing, values, name, "a finite number")
+        require_rows(numbers | missing, f"column {name!r}", "a finite number", values)
     converted = pd.to_numeric(values).to_numpy(float, na_value=np.nan)
-    _require(missing | (np.abs(converted) <= _LARGEST), values, name, "a finite number")
+    require_rows(missing | (np.abs(converted) <= _LARGEST), f"column {name!r}", "a finite number", values)
     return converted
 
 
@@ -218,9 +218,3 @@ def _as_level(value: Any, name: str, where: str = "") -> str:
     kinds = (str, bool, int, np.bool_, np.integer)
     require(isinstance(value, kinds), f"{where}column {name!r}", "text or a whole number", value)
     return str(value)
-
-
-def _require(good: np.ndarray, values: pd.Series, name: str, expected: str) -> None:
-    if not good.all():
-        row = int(good.argmin())
-        raise ValueError(f"row {row}: column {name!r} must be {expected}, got {values.tolist()[row]!r}")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import require_whole
+from recbandits.checks import require_each, require_rows, whole
 from recbandits.data.features import Features
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.tables import check_ratings
@@ -93,14 +93,13 @@ def cross_fit_examples(
     Raises:
       ValueError: too few folds, ratings that `check_ratings` refuses, or a decision whose reward is not among them.
     """
-    require_whole(2, folds=folds)
+    require_each(whole(2), folds=folds)
     check_ratings(ratings)
     pairs = pd.MultiIndex.from_frame(ratings[["user_id", "movie_id"]].astype(str))
     user, movie = log.user_ids.take(log.user_id), log.item_ids.take(log.arm)
-    rating = pairs.get_indexer(pd.MultiIndex.from_arrays([user, movie]))
-    if (rating < 0).any():
-        row = np.flatnonzero(rating < 0)[0]
-        raise ValueError(f"decision {row}: user {user[row]} and movie {movie[row]} must be among the ratings")
+    logged = pd.MultiIndex.from_arrays([user, movie])
+    rating = pairs.get_indexer(logged)
+    require_rows(rating >= 0, "user and movie", "among the ratings", logged)
     fold = np.random.default_rng(seed).permutation(len(ratings)) % folds
     rows = [np.flatnonzero(fold[rating] == number) for number in range(folds)]
     parts = []

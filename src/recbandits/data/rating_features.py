@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from recbandits.checks import require
+from recbandits.checks import require, require_shape
 from recbandits.data.features import GLOBAL, PER_ARM, Features
 
 AGES = (0, 18, 25, 35, 45, 50, 56)  # lower bounds of the age groups of MovieLens 1M
@@ -130,13 +130,11 @@ def check_candidates(
     user_ids: ArrayLike, candidates: ArrayLike, mask: ArrayLike | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Check the shapes of users [n], candidates [n, k] and mask [n, k] (None is all True); return them as arrays."""
-    user_ids, candidates = np.asarray(user_ids), np.asarray(candidates)
+    user_ids = require_shape(user_ids, "user_ids", "n")
+    candidates = require_shape(candidates, "candidates", len(user_ids), "k")
+    require(candidates.shape[1] > 0, "number of candidates", "at least 1", 0)
     mask = np.ones(candidates.shape, bool) if mask is None else np.asarray(mask, bool)
-    if candidates.ndim != 2 or 0 in candidates.shape[1:] or user_ids.shape != candidates.shape[:1]:
-        shapes = f"{list(user_ids.shape)} and {list(candidates.shape)}"
-        raise ValueError(f"user_ids and candidates must be [n] and [n, k] with k at least 1, got {shapes}")
-    require(mask.shape == candidates.shape, "shape of mask", f"that of candidates, {candidates.shape}", mask.shape)
-    return user_ids, candidates, mask
+    return user_ids, candidates, require_shape(mask, "mask", *candidates.shape)
 
 
 def _log_counts(ids: pd.Series, index: pd.Index) -> pd.Series:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import POSITIVE, require, require_distributions, require_rows, require_whole, whole
+from recbandits.checks import POSITIVE, require, require_distributions, require_each, require_rows, require_shape, whole
 from recbandits.data.tables import check_ratings
 from recbandits.records.log import Log, as_ids
 
@@ -92,7 +92,7 @@ def log_decisions(
     check_ratings(ratings)
     decisions = len(ratings) if decisions is None else decisions
     require(visits in ("equal", "active"), "visits", "one of equal, active", visits)
-    require_whole(0, decisions=decisions)
+    require_each(whole(0), decisions=decisions)
     low, high = candidates if isinstance(candidates, (tuple, list)) and len(candidates) == 2 else [candidates] * 2
     valid = whole().accepts(low) and whole().accepts(high) and low <= high
     require(valid, "candidates", "a positive number or a pair such as (2, 20)", candidates)
@@ -141,7 +141,7 @@ def uniform(user_ids: np.ndarray, candidates: np.ndarray, mask: np.ndarray) -> n
 
 def popularity(ratings: pd.DataFrame, temperature: float = 1.0) -> Policy:
     """Make a logging policy with probabilities proportional to (1 + ratings of the movie) ** (1 / temperature)."""
-    require(POSITIVE.accepts(temperature), "temperature", POSITIVE.expected, temperature)
+    require_each(POSITIVE, temperature=temperature)
     count = ratings["movie_id"].value_counts()
 
     def policy(user_ids, candidates, mask):
@@ -196,5 +196,5 @@ def _make_event_ids(users, candidates, action):
 
 
 def _check_probabilities(probabilities, mask):
-    require(probabilities.shape == mask.shape, "shape of probabilities", str(mask.shape), probabilities.shape)
+    require_shape(probabilities, "probabilities", *mask.shape)
     require_distributions(probabilities, "probabilities", mask)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from recbandits.checks import require, require_whole
+from recbandits.checks import require, require_each, require_rows, whole
 from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.data.tables import check_ratings
@@ -78,9 +78,7 @@ def list_examples(ratings: pd.DataFrame, rows: ArrayLike, features: RatingFeatur
     rows = np.asarray(rows)
     require(rows.ndim == 2 and rows.shape[1] > 0, "rows", "[lists, size] with size at least 1", list(rows.shape))
     users, movies, rating = (ratings[name].to_numpy()[rows] for name in ("user_id", "movie_id", "rating"))
-    if (mixed := (users != users[:, :1]).any(axis=1)).any():
-        number = np.argmax(mixed)
-        raise ValueError(f"list {number}: its ratings must be of one user, got {np.unique(users[number]).tolist()}")
+    require_rows((users == users[:, :1]).all(axis=1), "users of a list", "the same", users)
     return _make_examples(users[:, 0], movies, rating, _hash_lists(rows), features)
 
 
@@ -110,14 +108,13 @@ def cross_fitted_lists(
       SlateExamples, the folds one after another, users ascending in each. Users with no more than `size` ratings have
       no list, because no rating would be left to fit their features on.
     """
-    require_whole(size=size, lists=lists)
-    require_whole(2, folds=folds)
+    require_each(whole(), size=size, lists=lists)
+    require_each(whole(2), folds=folds)
     check_ratings(ratings)
     by_user = ratings.reset_index(drop=True).groupby("user_id").indices
     users = [rows for _, rows in sorted(by_user.items()) if len(rows) > size]
-    if not users:
-        most = max(map(len, by_user.values()), default=0)
-        raise ValueError(f"ratings must have a user with more than {size} of them, the most that one has is {most}")
+    most = max(map(len, by_user.values()), default=0)
+    require(bool(users), "the most ratings of a user", f"more than size, {size}", most)
     rng, rows_drawn, parts = np.random.default_rng(seed), [], []
     for _ in range(folds):
         left_out = [rng.permutation(rows)[: max(size, len(rows) // folds)] for rows in users]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from recbandits.checks import FRACTION, replacing, require, require_rows
+from recbandits.checks import FRACTION, one_of, replacing, require, require_each, require_rows
 
 
 class Split(NamedTuple):
@@ -89,7 +89,7 @@ def half_of_users(user_ids: ArrayLike, half: Literal["tune", "report"]) -> np.nd
     The first byte of the SHA-256 digest of the id as text decides: below 128 a user is in "tune", else in "report". So
     a user is in the same half on every machine and in every table; other users do not matter.
     """
-    require(half in ("tune", "report"), "half", "tune or report", half)
+    require_each(one_of(("tune", "report")), half=half)
     user_ids = np.asarray(user_ids)
     tune = np.array([sha256(str(user).encode()).digest()[0] < 128 for user in user_ids.tolist()], bool)
     return user_ids[tune if half == "tune" else ~tune]
@@ -119,8 +119,8 @@ def draw_lists(ratings: pd.DataFrame, size: int, train_lists: int = 50, test_lis
     rng, least = np.random.default_rng(seed), (test_lists + 1) * size
     train, test = [], []
     for user, positions in sorted(ratings.reset_index(drop=True).groupby("user_id").indices.items()):
-        if len(positions) < least:
-            raise ValueError(f"user {user} must have {least} ratings for lists of {size}, got {len(positions)}")
+        expected = f"at least {least} for lists of {size}"
+        require(len(positions) >= least, f"number of ratings of user {user}", expected, len(positions))
         rows = rng.permutation(positions)
         test.append(rows[: test_lists * size].reshape(test_lists, size))
         rest = rows[test_lists * size :]
@@ -129,7 +129,7 @@ def draw_lists(ratings: pd.DataFrame, size: int, train_lists: int = 50, test_lis
 
 
 def _check_share(test_share: float) -> None:
-    require(FRACTION.accepts(test_share), "test_share", FRACTION.expected, test_share)
+    require_each(FRACTION, test_share=test_share)
 
 
 def _check_known(ratings: pd.DataFrame, *columns: str) -> None:

@@ -7,7 +7,7 @@ one click in 200 decisions, and four features of users, whose levels have about 
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import one_of, require
+from recbandits.checks import one_of, require_each
 
 SOURCE = "synthetic, shaped like Open Bandit"
 ITEMS = {"men": 34, "women": 46, "all": 80}
@@ -76,8 +76,8 @@ def click_probability(campaign: str = "men", seed: int = 42) -> np.ndarray:
 
 def check_log(campaign: str, policy: str) -> None:
     """Raise ValueError for an unknown campaign or policy."""
-    require(campaign in CAMPAIGNS, "campaign", one_of(CAMPAIGNS).expected, campaign)
-    require(policy in POLICIES, "policy", one_of(POLICIES).expected, policy)
+    require_each(one_of(CAMPAIGNS), campaign=campaign)
+    require_each(one_of(POLICIES), policy=policy)
 
 
 def _make_items(campaign, seed):

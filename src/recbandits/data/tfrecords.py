@@ -8,7 +8,7 @@ from recbandits.tf import tf
 
 import numpy as np
 
-from recbandits.checks import replacing
+from recbandits.checks import replacing, require
 from recbandits.data.tables import GENRES, MovieLens
 
 _LISTS = {"i": "int64_list", "f": "float_list", "O": "bytes_list"}  # of `tf.train.Feature`, by kind of array
@@ -153,8 +153,7 @@ def validate_records(files: list[Path], data: MovieLens, rows: np.ndarray) -> in
     except tf.errors.OpError as error:
         raise ValueError(f"{subject} must hold such records, got: {error.message}") from error
     count = sum(len(batch["user_id"]) for batch in batches)
-    if count != len(rows):
-        raise ValueError(f"{subject} must hold {len(rows)} records, got {count}")
+    require(count == len(rows), f"number of records in {subject}", str(len(rows)), count)
     for name, expected in collect_columns(data, rows).items():
         value = np.concatenate([batch[name] for batch in batches])
         if value.dtype == np.object_:

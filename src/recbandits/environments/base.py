@@ -12,7 +12,7 @@ from tf_agents.bandits.environments import bandit_tf_environment
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
-from recbandits.checks import require
+from recbandits.checks import FINITE, NON_NEGATIVE, POSITIVE_PROBABILITY, require_each, whole
 from recbandits.data.features import GLOBAL, PER_ARM
 
 # Each purpose has a stream of random numbers of its own: noise or masks that are switched on do not change the users.
@@ -73,7 +73,7 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
     movie_ids: np.ndarray | None = None
 
     def __init__(self, time_step_spec: ts.TimeStep, action_spec: tf.TypeSpec, batch_size: int, seed: int = 0):
-        require(batch_size >= 1, "batch_size", "at least 1", batch_size)
+        require_each(whole(), batch_size=batch_size)
         self._make_state(seed, 0)
         super().__init__(time_step_spec, action_spec, batch_size)
 
@@ -157,10 +157,10 @@ class Environment(SeededEnvironment):
         *,
         reward_offset: float = 0.0,
     ):
-        require(num_actions >= 2, "num_actions", "at least 2", num_actions)
-        require(0.0 <= reward_noise < float("inf"), "reward_noise", "0 or more and finite", reward_noise)
-        require(-float("inf") < reward_offset < float("inf"), "reward_offset", "finite", reward_offset)
-        require(0.0 < available <= 1.0, "available", "in (0, 1]", available)
+        require_each(whole(2), num_actions=num_actions)
+        require_each(NON_NEGATIVE, reward_noise=reward_noise)
+        require_each(FINITE, reward_offset=reward_offset)
+        require_each(POSITIVE_PROBABILITY, available=available)
         self.num_actions = num_actions
         self.per_arm = isinstance(observation_spec, dict)
         self.masked = available < 1.0

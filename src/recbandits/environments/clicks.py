@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from recbandits.checks import NON_NEGATIVE, PROBABILITY, check_fields, require
+from recbandits.checks import NON_NEGATIVE, PROBABILITY, check_fields, require, require_rows
 from recbandits.exploration.probabilities import Array, as_floats, indicator
 
 _ALMOST_ONE = 1.0 - 1e-6  # an attraction of 1 would have infinite weight
@@ -171,8 +171,7 @@ def _check(attraction: Array) -> tuple[Any, Array]:
     require(len(shape) == 2, "the shape of attraction", "[batch, slots]", shape)
     if xp is np or hasattr(attraction, "numpy"):
         values = np.asarray(attraction)
-        invalid = values[~PROBABILITY.holds(values)]
-        require(not invalid.size, "attraction", PROBABILITY.expected, invalid[:1].tolist())
+        require_rows(PROBABILITY.holds(values), "attraction", PROBABILITY.expected, values)
     return xp, attraction
 
 

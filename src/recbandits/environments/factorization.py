@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from recbandits.checks import FINITE, distinct, require, require_rows
+from recbandits.checks import FINITE, distinct, require, require_each, require_rows, whole
 from recbandits.data.encoder import Encoder
 from recbandits.data.features import Features
 from recbandits.data.rating_features import BIAS, FACTOR, RatingFeatures
@@ -47,7 +47,7 @@ class Factorization:
     bias_regularization: float = 5.0
 
     def __post_init__(self):
-        require(FINITE.accepts(self.mean), "mean", FINITE.expected, self.mean)
+        require_each(FINITE, mean=self.mean)
         for kind in ("user", "movie"):
             ids, bias, factors = (np.asarray(getattr(self, f"{kind}_{part}")) for part in ("ids", "bias", "factors"))
             require(distinct(ids[None])[0], f"{kind}_ids", "different from each other", ids)
@@ -177,7 +177,7 @@ def als(
       ValueError: ratings that `check_ratings` refuses, a negative rank, or a penalty outside its range.
     """
     check_ratings(ratings)
-    require(rank >= 0, "rank", "0 or more", rank)
+    require_each(whole(0), rank=rank)
     require(regularization > 0, "regularization", "positive", regularization)
     require(bias_regularization >= 0, "bias_regularization", "0 or more", bias_regularization)
     user_ids, user = np.unique(ratings["user_id"], return_inverse=True)

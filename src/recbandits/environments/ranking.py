@@ -4,11 +4,10 @@ from typing import NamedTuple
 
 from recbandits.tf import tf
 
-import numpy as np
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
-from recbandits.checks import distinct, require
+from recbandits.checks import distinct, one_of, require, require_each, require_rows, require_shape, whole
 from recbandits.environments.base import Response, SeededEnvironment
 from recbandits.environments.clicks import ClickModel, PositionBased
 
@@ -37,7 +36,7 @@ class RankingBatch(NamedTuple):
 
 def feedback_spec(feedback: str, num_slots: int) -> tensor_spec.TensorSpec | dict:
     """Return the spec of the feedback on a slate, "score_vector" or "cascading" (see `RankingEnvironment`)."""
-    require(feedback in ("score_vector", "cascading"), "feedback", "one of score_vector, cascading", feedback)
+    require_each(one_of(("score_vector", "cascading")), feedback=feedback)
     if feedback == "score_vector":
         return tensor_spec.TensorSpec([num_slots], tf.float32, "score_vector")
     return {
@@ -66,7 +65,7 @@ class RankingEnvironment(SeededEnvironment):
         feedback: str = "score_vector",
         seed: int = 0,
     ):
-        require(num_slots >= 1, "num_slots", "at least 1", num_slots)
+        require_each(whole(), num_slots=num_slots)
         require(num_items > num_slots, "num_items", f"more than num_slots, {num_slots}", num_items)
         require(isinstance(clicks, ClickModel), "clicks", "a click model such as Cascade()", clicks)
         time_step_spec = ts.time_step_spec(observation_spec, feedback_spec(feedback, num_slots))
@@ -102,9 +101,7 @@ class RankingEnvironment(SeededEnvironment):
     def _check(self, slate):
         if not tf.executing_eagerly():
             return
-        slate, shape = np.asarray(slate), (self.batch_size, self.num_slots)
-        require(slate.shape == shape, "the shape of slates", f"[batch, slots], {list(shape)}", list(slate.shape))
-        invalid = slate[~distinct(slate)]
-        require(not len(invalid), "the items of a slate", "different from each other", invalid[:1].tolist())
-        invalid = slate[(slate < 0) | (slate >= self.num_items)]
-        require(not len(invalid), "the items of a slate", f"in 0..{self.num_items - 1}", invalid[:1].tolist())
+        slate = require_shape(slate, "slates", self.batch_size, self.num_slots)
+        require_rows(distinct(slate), "the items of a slate", "different from each other", slate)
+        inside = (slate >= 0) & (slate < self.num_items)
+        require_rows(inside, "the items of a slate", f"in 0..{self.num_items - 1}", slate)

@@ -6,7 +6,7 @@ from recbandits.tf import tf
 
 import numpy as np
 
-from recbandits.checks import require
+from recbandits.checks import FINITE, require_each, whole
 from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.environments.base import ARMS, USERS, Batch, Environment, observation_spec
 from recbandits.environments.ranking import RankingBatch, RankingEnvironment
@@ -33,8 +33,8 @@ class StationaryLinearEnvironment(Environment):
         drift: float = 0.0,
         **options: Any,
     ):
-        require(context_size >= 1, "context_size", "at least 1", context_size)
-        require(np.isfinite(drift), "drift", "finite", drift)
+        require_each(whole(), context_size=context_size)
+        require_each(FINITE, drift=drift)
         self._size, self._drift = context_size, drift
         shape = [3 * context_size] if per_arm else [num_actions, 1 + context_size]
         theta = np.random.default_rng(0).normal(size=[2, *shape])
@@ -78,7 +78,7 @@ class SyntheticRankingEnvironment(RankingEnvironment):
     def __init__(
         self, num_items: int = 20, num_slots: int = 5, context_size: int = 4, batch_size: int = 8, **options: Any
     ):
-        require(context_size >= 1, "context_size", "at least 1", context_size)
+        require_each(whole(), context_size=context_size)
         theta = np.random.default_rng(0).normal(size=2 * context_size)
         self._theta = tf.constant(SCALE * theta / np.linalg.norm(theta), tf.float32)
         self._size = context_size

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from recbandits.checks import FEWEST, FRACTION, outside_majority, require
+from recbandits.checks import FEWEST, FRACTION, one_of, outside_majority, require, require_each, require_shape
 
 _CHUNK = 1024  # records that a bootstrap has in memory at a time, each with a count for every resample
 
@@ -89,11 +89,11 @@ class Estimate:
         even then. ValueError for another method, a level outside (0, 1), or another number of labels.
         """
         methods = {"normal": normal_interval, "bootstrap": bootstrap_interval, "bernstein": bernstein_interval}
-        require(method in methods, "method", f"one of {', '.join(methods)}", method)
-        require(FRACTION.accepts(level), "level", FRACTION.expected, level)
+        require_each(one_of(methods), method=method)
+        require_each(FRACTION, level=level)
         estimate, (rewarded, rare) = self, self._rewarded
         if groups is not None:
-            require(len(groups) == self.n, "number of groups' labels", f"that of the records, {self.n}", len(groups))
+            require_shape(groups, "groups", self.n)
             group = np.unique(groups, return_inverse=True)[1]
             sums = tuple((np.bincount(group, top), np.bincount(group, bottom)) for top, bottom in self.parts)
             estimate, (rewarded, rare) = Estimate(sums, ()), self._count_rewarded(group)
@@ -143,8 +143,7 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     effective sample size, the larger largest weight, the mean weight further from 1. ValueError if the numbers of
     records differ.
     """
-    if first.n != second.n:
-        raise ValueError(f"a difference needs the same log twice, got logs of {first.n} and {second.n} records")
+    require(first.n == second.n, "numbers of records", "the same in a difference", (first.n, second.n))
     parts = first.parts + tuple((-numerator, denominator) for numerator, denominator in second.parts)
     means = [mean for mean in (first.mean_weight, second.mean_weight) if not np.isnan(mean)]
     mean_weight = max(means, key=lambda mean: abs(mean - 1), default=np.nan)

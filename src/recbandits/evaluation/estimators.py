@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from recbandits.checks import FINITE, POSITIVE_PROBABILITY, Rule, require, require_rows
+from recbandits.checks import FINITE, POSITIVE_PROBABILITY, Rule, require, require_rows, require_shape
 from recbandits.evaluation.estimate import Estimate
 
 ROUNDING = 1e-5  # error of probabilities that were computed in float32
@@ -148,29 +148,18 @@ def dr_os(
 
 def check_columns(dimensions: int, **columns: Any) -> list[np.ndarray]:
     """Return columns as float arrays of the same shape, [n] or [n, slots], or raise ValueError."""
+    sizes: tuple = ("n", "slots")[:dimensions]
     for name, values in columns.items():
-        if values is None:
-            raise ValueError(f"{name} is missing: there is no estimate without it")
-    arrays = {name: np.asarray(values, float) for name, values in columns.items()}
-    shapes = {name: list(array.shape) for name, array in arrays.items()}
-    first = next(iter(shapes.values()))
-    if len(first) != dimensions or any(shape != first for shape in shapes.values()):
-        raise ValueError(f"all columns must have the same shape {['[n]', '[n, slots]'][dimensions - 1]}, got {shapes}")
-    return [check_numbers(name, array) for name, array in arrays.items()]
+        require(values is not None, name, "given, as there is no estimate without it", values)
+        columns[name] = require_shape(np.asarray(values, float), name, *sizes)
+        sizes = columns[name].shape
+    return [check_numbers(name, array) for name, array in columns.items()]
 
 
 def check_numbers(name: str, values: np.ndarray) -> np.ndarray:
     """Return values [n, ...] if all obey the rule of their column, or raise ValueError about the first other."""
     rule = _RULES.get(name, FINITE)
     require_rows(rule.holds(values), name, rule.expected, values)
-    return values
-
-
-def check_shape(name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return values as array, or raise a ValueError that names them if they have another shape."""
-    values = np.asarray(values)
-    if values.shape != shape:
-        raise ValueError(f"{name} must have the shape {list(shape)}, got {list(values.shape)}")
     return values
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from recbandits.checks import FEWEST, outside_majority, require
+from recbandits.checks import FEWEST, one_of, outside_majority, require_each
 
 
 class Interval(NamedTuple):
@@ -64,7 +64,7 @@ def tabulate_differences(tables: Mapping[str, pd.DataFrame], baseline: str, leve
     the row of the baseline. ValueError if the baseline is missing, or the index of a table differs from that of the
     baseline.
     """
-    require(baseline in tables, "baseline", f"one of {', '.join(tables)}", baseline)
+    require_each(one_of(tables), baseline=baseline)
     for name, table in tables.items():
         if not table.index.equals(tables[baseline].index):
             raise ValueError(f"{name!r} and {baseline!r} must be measured on the same lists to be compared")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import require, require_distributions, require_rows
+from recbandits.checks import require, require_distributions, require_rows, require_shape
 from recbandits.evaluation import estimators
 from recbandits.evaluation.estimate import Estimate
 
@@ -116,14 +116,14 @@ def unsupported_mass(log: "Log", probabilities: np.ndarray, logging_probabilitie
 
 def _check_distributions(name: str, values: np.ndarray, log: "Log") -> np.ndarray:
     """Return probabilities [n, k], float32 or float64 as given, if every row is a distribution over its candidates."""
-    values = estimators.check_shape(name, values, log.mask.shape)
+    values = require_shape(values, name, *log.mask.shape)
     require_distributions(values, name, log.mask)
     return values
 
 
 def _predict(log: "Log", probabilities: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the prediction for the logged action and its expectation under the target policy, both [n]."""
-    q = estimators.check_shape("q", q, log.mask.shape)
+    q = require_shape(q, "q", *log.mask.shape)
     known = q if log.mask.all() else np.where(log.mask, q, 0)
     require_rows(np.isfinite(known), "q", "finite for every candidate", q)
     return q[np.arange(len(log)), log.action], np.einsum("nk,nk->n", probabilities, known)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import distinct, require, require_rows
+from recbandits.checks import distinct, one_of, require, require_each, require_rows, require_shape, whole
 
 _UNDEFINED = ["ndcg", "map", "mrr", "hit_rate", "diversity"]  # NaN for a list without a relevant candidate, or a pair
 
@@ -32,12 +32,10 @@ def rank(scores: np.ndarray, k: int, mask: np.ndarray | None = None, seed: int =
     by column would bias the metrics of a policy that scores many candidates alike. The mean over seeds is the
     expectation. ValueError if a score is NaN outside padding, scores or mask have another shape, or k is below 1.
     """
-    scores = np.asarray(scores, float)
-    require(scores.ndim == 2, "shape of scores", "[n, items]", list(scores.shape))
-    require(k >= 1, "k", "at least 1", k)
+    scores = require_shape(np.asarray(scores, float), "scores", "n", "items")
+    require_each(whole(), k=k)
     if mask is not None:
-        require(np.shape(mask) == scores.shape, "shape of mask", f"that of scores, {scores.shape}", np.shape(mask))
-        scores = np.where(mask, scores, -np.inf)
+        scores = np.where(require_shape(mask, "mask", *scores.shape), scores, -np.inf)
     require_rows(~np.isnan(scores), "scores", "numbers", scores)
     uniforms = np.random.default_rng(seed).random(scores.shape)
     best = np.lexsort((uniforms, -scores), axis=1)[:, :k]
@@ -106,7 +104,7 @@ def ndcg(slate: np.ndarray, relevance: np.ndarray, gain: str = "exponential") ->
     1 (Burges et al. 2005), or "linear", r. Returns float [n] in [0, 1]; NaN where no candidate has a relevance above 0.
     ValueError for another gain, or a relevance below 0.
     """
-    require(gain in ("exponential", "linear"), "gain", "exponential or linear", gain)
+    require_each(one_of(("exponential", "linear")), gain=gain)
     slate, relevance = _checked(slate, relevance)
     require_rows(~(relevance < 0), "relevance", "at least 0", relevance)
     gains = np.exp2(relevance) - 1 if gain == "exponential" else relevance
@@ -186,17 +184,14 @@ def intra_list_diversity(vectors: Any) -> np.ndarray:
 
 def _checked(slate: np.ndarray, relevance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return both as arrays that fit together."""
-    slate, relevance = np.asarray(slate), np.asarray(relevance, float)
-    shapes = list(slate.shape), list(relevance.shape)
-    if slate.ndim != 2 or relevance.ndim != 2 or len(slate) != len(relevance):
-        raise ValueError(f"slate and relevance must be [n, k] and [n, items], got {shapes[0]} and {shapes[1]}")
+    slate = require_shape(slate, "slate", "n", "k")
+    relevance = require_shape(np.asarray(relevance, float), "relevance", len(slate), "items")
     items = relevance.shape[1]
-    if slate.min(initial=-1) < -1 or slate.max(initial=-1) >= items:
-        raise ValueError(f"slate must hold columns below {items}, or -1, got {slate.min()} to {slate.max()}")
+    require_rows((slate >= -1) & (slate < items), "slate", f"of columns below {items}, or -1", slate)
     # repeating its best item would make a list better than the best list
     require_rows(distinct(slate, slate >= 0), "slate", "of different columns", slate)
-    if np.isnan(np.take_along_axis(relevance, slate, axis=1)[slate >= 0]).any():
-        raise ValueError("slate must not show padding: relevance is NaN there")
+    known = ~np.isnan(np.take_along_axis(relevance, slate, axis=1)) | (slate < 0)
+    require_rows(known, "slate", "without padding, where relevance is NaN", slate)
     return slate, relevance
 
 

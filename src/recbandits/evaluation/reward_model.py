@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from recbandits.checks import require
+from recbandits.checks import require, require_shape
 from recbandits.data.features import Features
-from recbandits.evaluation.estimators import check_shape
 from recbandits.records.log import Log
 from recbandits.records.slate_log import SlateLog
 
@@ -58,10 +57,9 @@ def cross_fit_slates(
     """
     from sklearn.linear_model import Ridge  # takes a second to import
 
-    features = np.asarray(features, float)
-    _check_features(features, log.candidates.shape)
+    features = require_shape(np.asarray(features, float), "features", *log.candidates.shape, "D")
     shape = (*log.slate.shape, log.candidates.shape[1])
-    target_conditional = check_shape("target_conditional", target_conditional, shape)
+    target_conditional = require_shape(target_conditional, "target_conditional", *shape)
     fold = assign_folds(log.user_id if users is None else users, folds, seed)
     item = np.take_along_axis(features, log.slate[:, :, None], axis=1)
     above = item.cumsum(axis=1) - item
@@ -92,10 +90,4 @@ def _inputs(log: Log, features: Any, cells: np.ndarray) -> Iterator[np.ndarray]:
     """Return inputs of a regression for the cells bool [n, k], float [m, D], part by part."""
     if isinstance(features, Features):
         return (np.concatenate(part, axis=1) for part in features.observe(log, cells))
-    _check_features(features, log.mask.shape)
-    return iter([features[cells]])
-
-
-def _check_features(features: Any, shape: tuple[int, ...]) -> None:
-    if np.ndim(features) != 3 or features.shape[:2] != shape:
-        raise ValueError(f"features must have the shape {[*shape, 'D']}, got {list(np.shape(features))}")
+    return iter([require_shape(features, "features", *log.mask.shape, "D")[cells]])

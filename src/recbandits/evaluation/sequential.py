@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from recbandits.checks import FEWEST, FRACTION, POSITIVE, outside_majority, require
+from recbandits.checks import FEWEST, FRACTION, POSITIVE, outside_majority, require_each, require_shape
 from recbandits.evaluation.intervals import Interval
 
 FEWEST_GROUPS = 5  # effective ones, that the variance of their sums needs
@@ -25,8 +25,8 @@ def critical_value(n: Any, alpha: float = 0.05, optimal_n: float = 1000) -> Any:
     `alpha` is the probability that the truth is outside at any time. ValueError for alpha outside (0, 1), or optimal_n
     not positive.
     """
-    require(FRACTION.accepts(alpha), "alpha", FRACTION.expected, alpha)
-    require(POSITIVE.accepts(optimal_n), "optimal_n", POSITIVE.expected, optimal_n)
+    require_each(FRACTION, alpha=alpha)
+    require_each(POSITIVE, optimal_n=optimal_n)
     log = -2 * np.log(alpha)
     scaled = np.asarray(n) * (log + np.log(log + 1)) / optimal_n  # n rho^2
     return np.sqrt(2 * (scaled + 1) / scaled * np.log(np.sqrt(scaled + 1) / alpha))
@@ -59,8 +59,7 @@ def difference(
     sides = [np.asarray(side, float) for side in (first, second)]
     labels = [np.arange(len(side)) for side in sides] if groups is None else groups
     for side, label in zip(sides, labels, strict=True):
-        if len(side) != len(label):
-            raise ValueError(f"groups must label every observation, {len(side)}, got {len(label)} labels")
+        require_shape(label, "groups", len(side))
     if min(map(effective_groups, labels)) < FEWEST_GROUPS:
         return Interval(np.nan, np.nan, np.nan)
     spreads = [_spread(side, label) for side, label in zip(sides, labels, strict=True)]

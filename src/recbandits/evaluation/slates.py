@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from recbandits.checks import require, require_distributions, require_rows
+from recbandits.checks import require, require_distributions, require_rows, require_shape
 from recbandits.evaluation.estimate import Estimate
-from recbandits.evaluation.estimators import ROUNDING, check_columns, check_numbers, check_shape
+from recbandits.evaluation.estimators import ROUNDING, check_columns, check_numbers
 from recbandits.records.slate_log import SlateLog
 
 # SN means self-normalised
@@ -100,11 +100,11 @@ def slate_estimates(
     `SLATE_ESTIMATORS`, by default all that can be computed. ValueError if an estimator is unknown or lacks an input, or
     arrays do not fit the log or each other.
     """
-    target = check_shape("target_propensity", target_propensity, log.slate.shape)
+    target = require_shape(target_propensity, "target_propensity", *log.slate.shape)
     logged = (log.reward, log.propensity, target)
     known: dict[str, tuple[Any, tuple]] = {"IPS": (slate_ips, logged), "RIPS": (reward_interaction_ips, logged)}
     if target_position is not None and log.position_propensity is not None:
-        position = check_shape("target_position", target_position, log.slate.shape)
+        position = require_shape(target_position, "target_position", *log.slate.shape)
         known["IIPS"] = (item_position_ips, (log.reward, log.position_propensity, position))
     if q is not None and target_conditional is not None:
         known["cascade-DR"] = (cascade_dr, (*logged, *_predict(log, target, q, target_conditional)))
@@ -146,8 +146,8 @@ def _checked_ratio(reward: Any, propensity: Any, target: Any) -> tuple[np.ndarra
 def _predict(log: SlateLog, target_propensity: np.ndarray, q: Any, target_conditional: Any) -> tuple:
     """Return the predictions for the logged items and their expectation under the target policy, both [n, slots]."""
     shape = (*log.slate.shape, log.candidates.shape[1])
-    q = check_numbers("q", check_shape("q", q, shape))
-    conditional = check_shape("target_conditional", target_conditional, shape)
+    q = check_numbers("q", require_shape(q, "q", *shape))
+    conditional = require_shape(target_conditional, "target_conditional", *shape)
     require_distributions(conditional, "target_conditional")
     columns = log.slate[:, :, None]
     chosen = np.take_along_axis(conditional, columns, axis=2)[:, :, 0]

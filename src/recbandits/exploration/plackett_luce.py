@@ -14,7 +14,7 @@ slate repeats an item or has one that is unavailable or out of range.
 
 import numpy as np
 
-from recbandits.checks import distinct, require, require_rows
+from recbandits.checks import distinct, require, require_rows, require_shape
 from recbandits.exploration.probabilities import Array, Exploration, Rng, as_arrays, invert_cdf, softmax, uniform_draws
 
 # Nodes of the integral over arrival times; see `position_probabilities`.
@@ -200,14 +200,11 @@ def _contained(xp, logits, slate, mask):
 def _check_slots(logits, mask, slots):
     known = isinstance(mask, np.ndarray) or hasattr(mask, "numpy")
     items = np.asarray(mask).sum(axis=1) if known else np.array([logits.shape[1]])
-    few = items < slots
-    if few.any():
-        raise ValueError(f"row {np.argmax(few)}: there must be at least {slots} items, got {items[few][0]}")
+    require_rows(items >= slots, "number of items", f"at least {slots}", items)
 
 
 def _check_slate(slate: np.ndarray, mask: np.ndarray) -> None:
-    if slate.ndim != 2 or len(slate) != len(mask):
-        raise ValueError(f"slate must have the shape [{len(mask)}, slots], got {slate.shape}")
+    require_shape(slate, "slate", len(mask), "slots")
     inside = (slate >= 0) & (slate < mask.shape[1])
     available = inside & np.take_along_axis(mask, np.where(inside, slate, 0).astype(int), axis=1)
     require_rows(available.all(axis=1) & distinct(slate), "slate", "of different available items", slate)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from recbandits.checks import POSITIVE, PROBABILITY, Rule, one_of, require, require_distributions
+from recbandits.checks import POSITIVE, PROBABILITY, Rule, one_of, require, require_distributions, require_rows
 
 Array = Any  # numpy.ndarray or tensorflow.Tensor
 Rng = int | np.random.Generator | None
@@ -156,11 +156,8 @@ def as_arrays(scores: Array, mask: Array | None) -> tuple[Any, Array, Array]:
         raise ValueError(f"scores and mask must have one shape, [batch, actions], got {shapes[0]} and {shapes[1]}")
     if xp is np or hasattr(scores, "numpy"):
         values, available = np.asarray(scores), np.asarray(mask)
-        if (empty := ~available.any(axis=1)).any():
-            raise ValueError(f"row {np.argmax(empty)}: mask must have an available action, it has none")
-        if (wrong := available & ~np.isfinite(values)).any():
-            row, action = np.argwhere(wrong)[0]
-            raise ValueError(f"row {row}: the score of action {action} must be finite, got {values[row, action]}")
+        require_rows(available.sum(axis=1) > 0, "mask", "True for an action", available)
+        require_rows(~available | np.isfinite(values), "scores", "finite where actions are available", values)
     return xp, scores, mask
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from recbandits.checks import require_rows
 from recbandits.evaluation import cross_fit, difference, estimates, sequential
 from recbandits.loop.settings import Gate
 from recbandits.records import Log
@@ -145,8 +146,7 @@ def predicted_values(policy: ServedPolicy, log: Log) -> np.ndarray | None:
 
 def _scores(policy, log):
     scores = policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
-    if not np.isfinite(scores[log.mask]).all():
-        raise ValueError(f"scores of {policy.version} must be finite")
+    require_rows(np.isfinite(scores) | ~log.mask, f"scores of {policy.version}", "finite", scores)
     return scores
 
 

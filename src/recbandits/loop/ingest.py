@@ -87,8 +87,7 @@ def ingest(
     require(0 <= holdout < 1, "holdout", "in [0, 1)", holdout)
     window = {"start": start.astimezone(UTC).isoformat(), "end": end.astimezone(UTC).isoformat()}
     table, reasons, counts, snapshot = _read(warehouse, start, end, rule, features)
-    if not len(table):
-        raise ValueError(f"there must be a decision from {window['start']} to {window['end']}, there is none to learn")
+    require(len(table) > 0, f"number of decisions from {window['start']} to {window['end']}", "at least 1", 0)
     held_out = are_held_out(table["event_id"].to_numpy(), holdout)
     manifest = {
         **window,

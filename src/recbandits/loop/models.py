@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recbandits.agents.parameters import LinUCB
-from recbandits.checks import write_text
+from recbandits.checks import require, write_text
 from recbandits.config import SETTINGS, Config
 from recbandits.exploration import Exploration
 from recbandits.platforms.protocol import Platform
@@ -67,8 +67,8 @@ def write_model(draft: str | Path, model: Model) -> Model:
     """
     directory = model.directory
     directory.mkdir(parents=True, exist_ok=True)
-    if others := sorted({path.name for path in directory.glob("[!.]*")} - {POLICY, AGENT, FILE}):
-        raise ValueError(f"the directory of a model must hold nothing else, {directory.name} has {others[0]}")
+    others = sorted({path.name for path in directory.glob("[!.]*")} - {POLICY, AGENT, FILE})
+    require(not others, f"the directory {directory.name} of a model", "without other files", others)
     (directory / FILE).unlink(missing_ok=True)
     for part in (POLICY, AGENT):
         shutil.rmtree(directory / part, ignore_errors=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recbandits.checks import require
+from recbandits.checks import POSITIVE, require_each, whole
 from recbandits.loop.ingest import write_log
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import SimulatedUsers
@@ -59,7 +59,7 @@ class Simulator:
         instances: int = 1,
         candidates: int = 10,
     ):
-        require(rate > 0, "rate", "a positive number of requests per second", rate)
+        require_each(POSITIVE, rate=rate)
         self._users, self._endpoint, self._publisher = users, endpoint, publisher
         self._rate, self._instances, self._candidates = rate, instances, candidates
         self._rng, self._clock = np.random.default_rng(seed), clock or (lambda: datetime.now(UTC))
@@ -148,6 +148,8 @@ def simulate_log(
     They come evenly within some seconds from `start`, and are a table of `Interaction`s and one of `Reward`s. The same
     arguments give the same log, others other event ids, so that no decision gets the reward of another one.
     """
+    require_each(whole(), n=n)
+    require_each(POSITIVE, seconds=seconds)
     rng = np.random.default_rng(seed)
     people, items = users.visits(n, rng, candidates)
     action = rng.integers(candidates, size=n)

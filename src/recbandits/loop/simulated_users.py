@@ -125,7 +125,7 @@ class SimulatedUsers:
         the clipping: a linear model can represent the new preferences as well as the old ones, if it learns them anew.
         At drift 0 the preferences are those of MovieLens.
         """
-        checks.require(0 <= drift <= 1, "drift", "in [0, 1]", drift)
+        checks.require_each(checks.PROBABILITY, drift=drift)
         weight = np.ones(self.model.rank)
         weight[: (self.model.rank + 1) // 2] = np.cos(np.pi * drift)
         products = np.einsum("nf,nkf->nk", weight * self.model.user_factors[users], self.model.movie_factors[items])

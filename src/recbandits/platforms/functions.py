@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from recbandits.checks import Rule, check_fields, require_field
+from recbandits.checks import Rule, check_fields, require, require_field
 from recbandits.platforms.jobs import NAME
 
 ATTEMPTS = 10  # deliveries of a message before it goes to the dead letters
@@ -66,10 +66,8 @@ def next_time(cron: str, after: datetime) -> datetime:
     """
     from cronsim import CronSim, CronSimError  # the packages of functions do without it
 
-    if not isinstance(cron, str) or not re.fullmatch(_CRON, cron):
-        raise ValueError(
-            f"cron must have five fields of numbers, *, commas, - and /, such as '*/10 * * * *', got {cron!r}"
-        )
+    valid = isinstance(cron, str) and re.fullmatch(_CRON, cron) is not None
+    require(valid, "cron", "five fields of numbers, *, commas, - and /, such as '*/10 * * * *'", cron)
     try:
         return next(CronSim(cron, after.astimezone(UTC)))
     except (CronSimError, StopIteration) as error:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from recbandits.checks import require
+from recbandits.checks import require, require_shape
 from recbandits.evaluation.intervals import mean_interval
 from recbandits.plots import style
 from recbandits.plots.style import BESIDE, COLOURS, MARKERS, REFERENCE, coloured, figure, panels
@@ -48,12 +48,11 @@ def by_click_model(tables: Mapping[str, pd.DataFrame], truths: Mapping[str, floa
     a DataFrame with columns value, low and high, all with the same estimators as index, and `truths` the same click
     models to the true value in clicks per slate; ValueError for other tables, or none.
     """
-    if not tables or set(tables) != set(truths):
-        raise ValueError(f"tables and truths must be of the same click models, got {list(tables)} and {list(truths)}")
+    style.require_content(tables, "tables", "click model")
+    require(set(tables) == set(truths), "click models of truths", f"those of tables, {list(tables)}", list(truths))
     names = next(iter(tables.values())).index
     for model, table in tables.items():
-        if not table.index.equals(names):
-            raise ValueError(f"{model} must have the estimators {', '.join(names)}, got {', '.join(table.index)}")
+        require(table.index.equals(names), f"estimators of {model}", f"those of all, {list(names)}", list(table.index))
     with panels(1.6 + 2.4 * len(tables), 1.3 + 0.3 * len(names), len(tables), title) as (fig, axes):
         handles = {}
         for axis, (model, table) in zip(axes, tables.items(), strict=True):
@@ -137,8 +136,7 @@ def against_truth(truth: Any, estimates: Mapping[str, Any], slot: Any, title: st
     truth, slot = np.asarray(truth, float), np.asarray(slot, float)
     style.require_content(estimates, "estimates", "correction")
     for label, values in {"slot": slot, **estimates}.items():
-        if np.shape(values) != truth.shape:
-            raise ValueError(f"{label}: must have one number for each of {truth.size} items, got {np.shape(values)}")
+        require_shape(values, label, *truth.shape)
     every = np.concatenate([truth, *map(np.asarray, estimates.values())])
     with panels(1.2 + 2.6 * len(estimates), 3.2, len(estimates), title, sharex=True) as (fig, axes):
         for axis, (label, values) in zip(axes, estimates.items(), strict=True):

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from recbandits.checks import require
 from recbandits.config import Config
+from recbandits.plots import style
 from recbandits.plots.style import COLOURS, MARKERS, REFERENCE, bar_rows, coloured, figure, panels, reference_lines
 
 SETTINGS = ("project", "region", "prefix", "version")
@@ -105,8 +106,7 @@ def trials(
     for name in filter(None, (parameter, by)):
         require(name in study.parameters, "parameter", f"one of {', '.join(study.parameters)}", name)
     succeeded = [trial for trial in trials if trial.state == "succeeded"]
-    if not succeeded:
-        raise ValueError(f"study {study.job.name} must have a trial that succeeded to draw, it has none")
+    style.require_content(succeeded, f"study {study.job.name}", "trial that succeeded")
     best = (max if study.maximise else min)(succeeded, key=lambda trial: trial.value)
     with figure(7.5, 4.2) as (fig, axes):
         reference_lines(axes.axhline, references, color=REFERENCE)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from recbandits.checks import require
+from recbandits.checks import one_of, require, require_each
 from recbandits.evaluation.regret import MEASURES, curve, summary
+from recbandits.plots import style
 from recbandits.plots.style import BESIDE, COLOURS, DASHES, MARKERS, REFERENCE, band, coloured, figure, label_rows
 
 _LABELS = {
@@ -139,8 +140,7 @@ def exposure(actions: Mapping[str, np.ndarray], ratings: pd.Series, title: str |
     movies = max(len(np.union1d(ratings.index, ids)) for ids in actions.values())
     with figure(7.5, 4.0) as (fig, axes):
         for ((label, ids), colour), dash in zip(coloured(actions.items()), cycle(["-", *DASHES]), strict=False):
-            if not len(ids):
-                raise ValueError(f"{label}: actions must have at least one decision, got none")
+            style.require_content(ids, f"actions of {label}", "decision")
             position = np.sort(rank.reindex(ids).fillna(movies))
             share = np.arange(1, len(ids) + 1) / len(ids)
             axes.step([0, *position, movies], [0, *share, 1], where="post", color=colour, linestyle=dash, label=label)
@@ -153,6 +153,6 @@ def exposure(actions: Mapping[str, np.ndarray], ratings: pd.Series, title: str |
 
 
 def _check(runs, column, columns, references):
-    require(column in columns, "column", f"one of {', '.join(columns)}", column)
+    require_each(one_of(columns), column=column)
     for label in references:
         require(label in set(runs["agent"]), "references", "among the agents", label)

@@ -48,14 +48,12 @@ class Column:
         """Convert an array to the type of the column, times to microseconds; refuse it where a value would change."""
         array = np.asarray(value, dtype=object if self.type is object else None)
         if self.type is np.datetime64:
-            if array.dtype.kind != "M":
-                raise ValueError(f"{name} must be an array of datetime64 in UTC, got {array.dtype}")
+            checks.require(array.dtype.kind == "M", name, "an array of datetime64 in UTC", str(array.dtype))
             rounded = array.astype("datetime64[us]", copy=False)
-            if (lost := (rounded != array) & ~np.isnat(array)).any():
-                raise ValueError(f"{name} must be in microseconds, got {array[lost][0]}")
+            checks.require_rows((rounded == array) | np.isnat(array), name, "in microseconds", array)
             return rounded
-        if not np.can_cast(array.dtype, self.type):
-            raise ValueError(f"{name} must be an array of {self.type.__name__}, got {array.dtype}")
+        castable = np.can_cast(array.dtype, self.type)
+        checks.require(castable, name, f"an array of {self.type.__name__}", str(array.dtype))
         return array.astype(self.type, copy=False)
 
 
@@ -77,10 +75,8 @@ class ArrayLog:
             array = vars(self)[name] = column.convert(name, getattr(self, name))
             if array.ndim == 2:
                 widths.setdefault(column.width, array.shape[1])
-            shape = (self.event_id.size, *([widths.get(column.width, column.width)] if column.width else []))
-            if array.shape != shape:
-                expected, got = (f"[{', '.join(map(str, sizes))}]" for sizes in (shape, array.shape))
-                raise ValueError(f"{name} must have the shape {expected}, got {got}")
+            width = [widths.get(column.width, column.width)] if column.width else []
+            checks.require_shape(array, name, self.event_id.size, *width)
             if column.rule is not None:
                 self._require(column.rule.holds(array), name, column.rule.expected)
         self._require(~pd.Index(self.event_id).duplicated(), "event_id", "different from all others")

@@ -84,9 +84,9 @@ class Log(ArrayLog):
             name: np.asarray(values, float) for name, values in self.candidate_features.items()
         }
         for name, values in numbers.items():
-            name, shape = f"candidate feature {name!r}", list(self.mask.shape)
-            require(list(values.shape) == shape, name, f"an array {shape}", list(values.shape))
-            checks.require_rows(np.isfinite(values) | ~self.mask, name, "finite", values, self.event_id)
+            label = f"candidate feature {name!r}"
+            checks.require_shape(values, label, *self.mask.shape)
+            checks.require_rows(np.isfinite(values) | ~self.mask, label, "finite", values, self.event_id)
 
     @classmethod
     def from_frame(
@@ -136,8 +136,7 @@ class Log(ArrayLog):
             count = frame.columns.tolist().count(name)
             require(count > 0, "column", f"one of {', '.join(map(str, frame.columns))}", name)
             require(count == 1, f"column {name!r}", "there once", count)
-        if users is not None and user is None:
-            raise ValueError("users need a column of the frame by which they are joined: pass user")
+        require(users is None or user is not None, "user", "the column by which users are joined", user)
         rows = np.broadcast_to(np.arange(len(item_ids)), (n, len(item_ids)))
         mask = np.ones(rows.shape, bool)
         if candidates is not None:
@@ -264,15 +263,15 @@ class Log(ArrayLog):
         a column that the context has, raises ValueError.
         """
         table = users.set_axis(as_ids(users.index, "users"))
-        for name in table.columns.intersection(self.context.columns):
-            raise ValueError(f"users must have other columns than the context, {name!r} is in both")
+        for name in table.columns:
+            require(name not in self.context, "column of users", "none of the context", name)
         rows = np.append(table.index.get_indexer(self.user_ids), -1)[np.minimum(self.user_id, len(self.user_ids))]
         columns = table.reset_index(drop=True).reindex(np.where(rows < 0, len(table), rows))
         return replace(self, context=self.context.join(columns.reset_index(drop=True)))
 
     def split(self, share: float = 0.7) -> tuple[Self, Self]:
         """Split by time: the earliest `share` of the decisions, and the later ones, each in the order of the log."""
-        require(0 < share < 1, "share", "in (0, 1)", share)
+        checks.require_each(checks.FRACTION, share=share)
         order, size = np.argsort(self.time, kind="stable"), round(share * len(self))
         return self.take(np.sort(order[:size])), self.take(np.sort(order[size:]))
 

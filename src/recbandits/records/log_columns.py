@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbandits.checks import require, require_rows
+from recbandits.checks import one_of, require, require_each, require_rows
 from recbandits.records.array_log import EVENT_ID
 from recbandits.records.fields import (
     CANDIDATE_FEATURES,
@@ -40,8 +40,7 @@ def as_text(values: Any, name: str = "") -> np.ndarray:
 def as_ids(values: Any, name: str, least: int = 1) -> pd.Index:
     """Return ids as an index of text; refuse one that occurs twice, and fewer than `least`."""
     ids = pd.Index(as_text(values, name), dtype=object, name="item_id")
-    if ids.has_duplicates:
-        raise ValueError(f"{name} must have different ids, {ids[ids.duplicated()][0]!r} occurs again")
+    require_rows(~ids.duplicated(), name, "different from all others", ids)
     require(len(ids) >= least, name, "one or more ids", "none")
     return ids
 
@@ -79,9 +78,7 @@ def find_action(shown: pd.Series, item_ids: pd.Index, rows: np.ndarray, mask: np
     items = item_ids.get_indexer(as_text(shown))
     chosen = (rows == items[:, None]) & mask
     for allowed, expected in ((items >= 0, "the id of an item"), (chosen.any(axis=1), "one of the candidates")):
-        if not allowed.all():
-            row = allowed.argmin()
-            raise ValueError(f"row {row}: {shown.name} must be {expected}, got {shown.iloc[row]!r}")
+        require_rows(allowed, str(shown.name), expected, shown)
     return chosen.argmax(axis=1)
 
 
@@ -129,8 +126,7 @@ def read_rewards(
     name = reward if isinstance(reward, str) else "reward"
     values = read_numbers(pd.Series(reward(frame)) if callable(reward) else frame[reward], name)
     missing = np.isnan(values)
-    if missing.any() and default is None:
-        raise ValueError(f"row {missing.argmax()}: {name} is missing, pass default_reward for decisions without one")
+    require_rows(~missing | (default is not None), name, "a number where there is no default_reward", values)
     values = np.where(missing, default, values) if default is not None else values
     low, high = limits or (-np.inf, np.inf)
     require(low < high, "reward_range", "(lowest, highest), lowest below highest", limits)
@@ -141,19 +137,18 @@ def read_rewards(
 
 def join_rewards(event_id: np.ndarray, rewards: pa.Table, default_reward: float | None, take: str | None) -> np.ndarray:
     """Return the reward of each decision, float64 [n]; see `Log.from_tables`."""
-    require(take is None or take in REPORT_RULES, "take", f"one of {', '.join(REPORT_RULES)}", take)
+    require_each(one_of((None, *REPORT_RULES)), take=take)
     rewarded, values = pd.Index(rewards["event_id"].to_pylist(), dtype=object), rewards["value"].to_numpy()
     require_rows(np.isfinite(values), "value", FINITE.expected, values)
     if rewarded.has_duplicates:
-        if take is None:
-            several = rewarded[rewarded.duplicated()][0]
-            raise ValueError(f"a decision must have one reward, {several!r} has several: say which by `take`")
+        several = rewarded[rewarded.duplicated()][0]
+        require(take is not None, "take", f"given where a decision has several rewards, such as {several!r}", take)
         reports = rewards.to_pandas().drop_duplicates().sort_values(["time", "value"])
         taken = reports.groupby("event_id")["value"].agg(take)
         rewarded, values = taken.index, taken.to_numpy()
     row = rewarded.get_indexer(event_id)
-    if (row < 0).any() and default_reward is None:
-        raise ValueError(f"every decision must have a reward, {event_id[row < 0][0]!r} has none")
+    expected = "that of a reward where there is no default_reward"
+    require_rows((row >= 0) | (default_reward is not None), "event_id", expected, event_id)
     return np.append(values, default_reward or 0.0)[row]  # row -1 is the appended one
 
 

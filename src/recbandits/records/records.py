@@ -45,8 +45,8 @@ class Record:
         """
         values, known = json.loads(text), cls.fields
         require(isinstance(values, dict), f"the JSON of {cls.__name__}", "an object", text)
-        for name in sorted(values.keys() - known.keys()):
-            raise ValueError(f"{cls.__name__} has no {name!r}, it has {', '.join(known)}")
+        for name in sorted(values):
+            require(name in known, f"field of {cls.__name__}", f"one of {', '.join(known)}", name)
         for name in sorted(known.keys() - values.keys() - vars(cls).keys()):
             raise ValueError(f"{name} of {cls.__name__} is missing, there is {', '.join(values) or 'nothing'}")
         with contextlib.suppress(TypeError, ValueError):  # the record refuses the value with its own sentence

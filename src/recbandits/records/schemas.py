@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbandits.checks import require_rows
+from recbandits.checks import require, require_rows
 from recbandits.records.fields import WRONG_TYPE, Field
 from recbandits.records.records import Record
 
@@ -60,8 +60,7 @@ def to_table(records: Sequence[Record], kind: type[Record] | None = None) -> pa.
     The class is needed where there are no records. Records of two classes raise ValueError.
     """
     kinds = {type(record) for record in records} | (set() if kind is None else {kind})
-    if len(kinds) != 1:
-        raise ValueError(f"records must all be of one kind, got {sorted(each.__name__ for each in kinds) or 'none'}")
+    require(len(kinds) == 1, "records", "of one kind", sorted(each.__name__ for each in kinds) or "none")
     return pa.Table.from_pylist([vars(record) for record in records], arrow_schema(kinds.pop()))
 
 

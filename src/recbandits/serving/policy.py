@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbandits import checks
-from recbandits.checks import FINITE, require
+from recbandits.checks import FINITE, replacing, require
 from recbandits.data.features import FILE, GLOBAL, PER_ARM, Features
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.exploration import Exploration
@@ -80,8 +79,8 @@ class TrainingSummary:
 def _metric(name, value):
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     numeric = all(map(FINITE.accepts, values))
-    if not numeric or len(values) not in (1, 3) or not (len(values) == 1 or values[1] <= values[0] <= values[2]):
-        raise ValueError(f"metric {name!r} must be a finite number, or (value, low, high) in order, got {value!r}")
+    valid = numeric and (len(values) == 1 or (len(values) == 3 and values[1] <= values[0] <= values[2]))
+    require(valid, f"metric {name!r}", "a finite number, or (value, low, high) in order", value)
     values = tuple(map(float, values))
     return values if len(values) == 3 else values[0]
 
@@ -129,8 +128,8 @@ def export(
     elif features is not None and scorer is None:
         raise ValueError("policy must score by what it has learnt to be exported with Features, it has `action` only")
     _check(saved_model.observation_spec(policy), int(policy.action_spec.maximum) + 1, features, arms)
-    if directory.exists() and not (directory.is_dir() and {path.name for path in directory.iterdir()} <= _ENTRIES):
-        raise ValueError(f"the directory of a policy must hold nothing else, {directory.name} does")
+    free = not directory.exists() or (directory.is_dir() and {path.name for path in directory.iterdir()} <= _ENTRIES)
+    require(free, "directory", "new, or that of an exported policy and nothing else", str(directory))
     settings = {
         "scorer": scorer is not None,
         "exploration": asdict(exploration or Exploration()),
@@ -139,7 +138,7 @@ def export(
         "titles": read_titles(titles),
         "summary": None if summary is None else asdict(summary),
     }
-    with checks.replacing(directory) as draft:
+    with replacing(directory) as draft:
         saved_model.write(policy, scorer, str(draft))
         if scorer is not None:
             scorer.save(draft / _SCORER)
@@ -202,14 +201,12 @@ def describe(directory: str | Path) -> pd.Series:
 def _check(observation, actions, features, arms):
     """Refuse features and arms that would not fit when the first request is answered."""
     per_arm = isinstance(observation, dict)
-    if per_arm and arms is not None:
-        raise ValueError("arms must be None for a policy whose arms have features, it can score any item")
-    if arms is not None and (len(arms) != actions or len(set(arms)) < len(arms)):
-        raise ValueError(f"arms must name an item for each of the {actions} actions, once each, got {arms}")
+    require(not per_arm or arms is None, "arms", "None for a policy whose arms have features", arms)
+    fits = arms is None or actions == len(arms) == len(set(arms))
+    require(fits, "arms", f"one item for each of the {actions} actions, all different", arms)
     if features is None:
         return
-    if not per_arm and arms is None:
-        raise ValueError(f"arms must name the items of the {actions} actions, so that they can be served by ids")
+    require(per_arm or arms is not None, "arms", f"the items of the {actions} actions, to serve ids", arms)
     read = {name: part.shape[-1] for name, part in observation.items()} if per_arm else {GLOBAL: observation.shape[-1]}
     got = {name: shape[-1] for name, shape in features.spec(1).items() if per_arm or name != PER_ARM}
     require(got == read, "features", f"as many as the policy reads, {read}", got)

@@ -1,6 +1,5 @@
 """A policy that serves: raw columns and text ids in, ids, scores and propensities out, by NumPy alone."""
 
-import reprlib
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import distinct, one_of, require
+from recbandits.checks import distinct, one_of, require, require_rows, require_shape
 from recbandits.data.features import Features
 from recbandits.exploration import Exploration, draw_slate, invert_cdf, uniform_draws
 from recbandits.exploration.probabilities import Rng
@@ -126,10 +125,8 @@ class ServedPolicy:
     ) -> Decisions:
         """Choose one candidate, the first of a slate, for each of many requests; see `scores` and `recommend`."""
         rows, mask = self._find_rows(context, candidates, mask)
-        if candidates is not None and not (is_distinct := distinct(rows, mask)).all():
-            row = int(is_distinct.argmin())
-            names = np.asarray(candidates[row]).tolist()
-            raise ValueError(f"row {row}: candidates must be different from each other, got {names}")
+        if candidates is not None:
+            require_rows(distinct(rows, mask), "candidates", "different from each other", candidates)
         scores = self._score(context, rows, mask, candidate_features)
         probabilities = self.exploration.probabilities(scores, mask)
         action = invert_cdf(probabilities, uniform_draws(len(scores), rng))
@@ -216,11 +213,9 @@ class ServedPolicy:
         self._require_scorer()
         require(isinstance(context, pd.DataFrame), "context", "a table of raw columns", type(context).__name__)
         n, ids = len(context), None if candidates is None else np.asarray(candidates, object)
-        if ids is not None and (ids.ndim != 2 or ids.shape[0] != n or ids.shape[1] == 0):
-            raise ValueError(f"candidates must be [{n}, k] with k at least 1, as the context, got {list(ids.shape)}")
-        shape = (n, len(self._ids)) if ids is None else ids.shape
-        mask = np.ones(shape, bool) if mask is None else np.asarray(mask, bool)
-        require(mask.shape == shape, "mask", f"of the shape of candidates, {list(shape)}", list(mask.shape))
+        shape = (n, len(self._ids)) if ids is None else require_shape(ids, "candidates", n, "k").shape
+        require(shape[1] > 0, "number of candidates", "at least 1", 0)
+        mask = np.ones(shape, bool) if mask is None else require_shape(np.asarray(mask, bool), "mask", *shape)
         if ids is None:
             return np.broadcast_to(self._all_rows, shape), mask
         named = pd.Index(ids[mask], dtype=object)  # which pandas would otherwise look through for their type
@@ -269,9 +264,8 @@ class ServedPolicy:
                 numbers = np.asarray(values, float)
             except (TypeError, ValueError):
                 numbers = np.zeros(0)
-            if numbers.shape != mask.shape or not (np.isfinite(numbers) | ~mask).all():
-                got = reprlib.repr(values[0] if len(mask) == 1 else values)
-                expected = f"{mask.shape[1]} finite numbers, one for each candidate"
-                raise ValueError(f"candidate feature {name!r} must be {expected}, got {got}")
+            valid = numbers.shape == mask.shape and bool((np.isfinite(numbers) | ~mask).all())
+            expected = f"{mask.shape[1]} finite numbers, one for each candidate"
+            require(valid, f"candidate feature {name!r}", expected, values[0] if len(mask) == 1 else values)
             read[name] = np.where(mask, numbers, 0.0)
         return read

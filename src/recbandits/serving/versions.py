@@ -16,6 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from recbandits.checks import require, whole
 from recbandits.serving import policy
 from recbandits.serving.decisions import Recommendation
 from recbandits.serving.manifest import local_directory, read_bytes
@@ -45,11 +46,10 @@ class TrafficSplit:
 
     def __post_init__(self):
         for shares in (self.shares, *([] if self.previous is None else [self.previous])):
-            if not isinstance(shares, dict) or not shares:
-                raise ValueError(f"shares must be a dict from version to percentage, got {shares!r:.100}")
+            require(isinstance(shares, dict) and bool(shares), "shares", "a dict from version to percentage", shares)
             for version, share in shares.items():
-                if not isinstance(version, str) or not version:
-                    raise ValueError(f"shares must name versions by text, got {version!r:.100}")
+                named = isinstance(version, str) and version != ""
+                require(named, "version of shares", "text that is not empty", version)
                 _check_share(version, share)
             if sum(shares.values()) != 100:
                 raise ValueError(f"shares must add up to 100, got {' + '.join(map(str, shares.values()))}")
@@ -87,8 +87,8 @@ class TrafficSplit:
 
 
 def _check_share(version, share):
-    if isinstance(share, bool) or not isinstance(share, int) or not 0 <= share <= 100:
-        raise ValueError(f"share of {version!r:.100} must be a whole number from 0 to 100, got {share!r:.100}")
+    valid = isinstance(share, int) and whole(0).accepts(share) and share <= 100
+    require(valid, f"share of {version!r:.100}", "a whole number from 0 to 100", share)
 
 
 def _uniform(text):
@@ -100,8 +100,7 @@ def _scaled(shares, total):
     """Return whole numbers in proportion to `shares` that add up to `total`: the largest remainders are rounded up."""
     whole = sum(shares.values())
     if not whole:
-        if total:
-            raise ValueError(f"share must be 100 where no other version has traffic, got {100 - total}")
+        require(not total, "share", "100 where no other version has traffic", 100 - total)
         return shares
     exact = {version: share * total / whole for version, share in shares.items()}
     floor = {version: math.floor(value) for version, value in exact.items()}
@@ -170,8 +169,13 @@ def read(uri: str | Path) -> TrafficSplit | None:
     """Read the release of a directory or a gs:// URI; None where it has none, ValueError for something else."""
     try:
         content = read_bytes(f"{uri}/{FILE}")
-        return None if content is None else TrafficSplit(**json.loads(content))
-    except (ValueError, TypeError, RecursionError, OSError) as error:
+        if content is None:
+            return None
+        document = json.loads(content)
+        known = isinstance(document, dict) and {"shares"} <= document.keys() <= {"shares", "previous"}
+        require(known, "it", "an object with 'shares', and perhaps 'previous'", document)
+        return TrafficSplit(**document)
+    except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{FILE} cannot be read: {error}") from error
 
 
@@ -181,12 +185,10 @@ def serve(uri: str | Path, release: TrafficSplit, loaded: Mapping[str, ServedPol
 
 
 def _load(uri, version):
-    if not re.fullmatch("[0-9a-f]{16}", version):
-        raise ValueError(f"version must be 16 hexadecimal digits, got {version!r:.100}")
+    require(re.fullmatch("[0-9a-f]{16}", version) is not None, "version", "16 hexadecimal digits", version)
     with local_directory(f"{uri}/{POLICIES}/{version}") as directory:
         if not directory.is_dir():
             raise ValueError(f"version {version} is not there: {POLICIES}/ has no directory of that name")
         loaded = policy.load(directory)
-    if loaded.version != version:
-        raise ValueError(f"{POLICIES}/{version} must hold the policy of that version, it holds {loaded.version}")
+    require(loaded.version == version, f"version of {POLICIES}/{version}", version, loaded.version)
     return loaded

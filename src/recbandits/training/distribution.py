@@ -6,7 +6,7 @@ from recbandits.tf import tf
 
 from tf_agents.agents.tf_agent import TFAgent
 
-from recbandits.checks import require
+from recbandits.checks import one_of, require_each
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
@@ -28,7 +28,7 @@ def get_strategy(name: str = "none") -> tf.distribute.Strategy:
     Raises:
       ValueError: another name.
     """
-    require(name in STRATEGIES, "strategy", f"one of {', '.join(STRATEGIES)}", name)
+    require_each(one_of(STRATEGIES), strategy=name)
     return tf.distribute.get_strategy() if name == "none" else _make_strategy(name)
 
 

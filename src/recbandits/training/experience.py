@@ -15,7 +15,7 @@ from tf_agents.trajectories.trajectory import Trajectory
 from tf_agents.utils import nest_utils
 
 from recbandits.agents.ranking.policy import slotted
-from recbandits.checks import FINITE, POSITIVE_PROBABILITY, require
+from recbandits.checks import FINITE, POSITIVE_PROBABILITY, require, require_rows, require_shape
 from recbandits.data.examples import Examples
 from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.data.slates import SlateExamples, cascading_feedback
@@ -78,12 +78,9 @@ def check_examples(agent: TFAgent, name: str, examples: Examples | SlateExamples
     shapes = {"context": (rows, context), "arm": (rows, *slots, arm), "reward": (rows, *slots)}
     for field, values in examples._asdict().items():
         shape = shapes.get(field, (rows,))
-        require(values.shape == shape, f"{name}: {field}", f"of shape {shape}, by the agent's specs", values.shape)
+        require_shape(values, f"{field} of {name}", *shape)
         rule = POSITIVE_PROBABILITY if field in ("propensity", "pass_prob") else FINITE
-        allowed = rule.holds(values)
-        if not allowed.all():
-            row = tuple(np.argwhere(~allowed)[0])
-            require(False, f"{name}: {field} of row {row[0]}", rule.expected, values[row].item())
+        require_rows(rule.holds(values), f"{field} of {name}", rule.expected, values)
     cascading = isinstance(agent.time_step_spec.reward, dict) and slots[0] > 1
     if cascading and not (examples.reward <= 0).any():  # ratings have no 0, and each first movie would be the click
         raise ValueError(f"{name}: reward must be 0 where nothing was clicked, for cascading feedback, got no 0")
@@ -96,8 +93,5 @@ def check_new_events(agent: TFAgent, event: np.ndarray) -> None:
         first, second = np.flatnonzero(event == events[counts > 1][0])[:2]
         raise ValueError(f"examples must be of different events, rows {first} and {second} are of the same one")
     again = int(np.isin(events, agent.learned_events.numpy()).sum())
-    if again:
-        raise ValueError(
-            f"examples must be new to a linear model, it has learnt {again} of these {len(events)} events before: "
-            "evidence that is counted twice makes its confidence widths too narrow"
-        )
+    expected = "new to a linear model, or its confidence widths become too narrow"
+    require(again == 0, "examples", expected, f"{again} of {len(events)} events that it has learnt before")

@@ -11,7 +11,7 @@ from tf_agents.agents.tf_agent import TFAgent
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories.time_step import TimeStep, time_step_spec
 
-from recbandits.checks import require, require_whole
+from recbandits.checks import require, require_each, whole
 from recbandits.data.examples import Examples
 from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.data.rating_features import RatingFeatures, check_candidates
@@ -93,9 +93,9 @@ def fit(
       xla: whether to compile networks with XLA: seconds of compilation for faster epochs. Not on several replicas.
     """
     parts = {"examples": examples} if validation is None else {"examples": examples, "validation": validation}
-    require_whole(epochs=epochs, batch_size=batch_size)
+    require_each(whole(), epochs=epochs, batch_size=batch_size)
     if patience is not None:
-        require_whole(patience=patience)
+        require_each(whole(), patience=patience)
         require(validation is not None, "validation", "examples where there is a patience", validation)
     require(weights in (None, "ips"), "weights", "None or 'ips'", weights)
     _check_agent(agent, weights)
@@ -152,5 +152,5 @@ def _check_agent(agent, weights):
         return
     require(weights is None, "weights", "None for an agent that ranks, which weighs slots itself", weights)
     replicas = get_strategy_of(agent).num_replicas_in_sync
-    if replicas > 1:  # its loss is divided by the sum of its weights, of which every replica would know a part
-        raise ValueError(f"an agent that ranks must be made on one replica, it has {replicas}")
+    # its loss is divided by the sum of its weights, of which every replica would know a part
+    require(replicas == 1, "replicas of an agent that ranks", "1", replicas)

@@ -17,7 +17,7 @@ from tf_agents.trajectories import time_step as ts
 from tqdm import tqdm
 
 from recbandits.agents.factory import make_agent
-from recbandits.checks import require, require_whole
+from recbandits.checks import require, require_each, whole
 from recbandits.config import count_cores
 from recbandits.environments.base import SeededEnvironment
 from recbandits.environments.ranking import RankingEnvironment
@@ -119,15 +119,14 @@ def _divide(environment, agents, seeds, steps, workers):
 
 def _check(agents, steps, seeds, points):
     require(bool(agents), "agents", "at least one", agents)
-    require_whole(steps=steps, points=points)
+    require_each(whole(), steps=steps, points=points)
     different = isinstance(seeds, list) and 0 < len(seeds) == len(set(seeds))
     require(different, "seeds", "whole numbers, at least one and all different", seeds)
-    folders = {_folder_name(label) for label in agents}
-    if "" in folders or len(folders) < len(agents):
-        raise ValueError(f"labels must differ in their letters and digits, got {', '.join(map(str, agents))}")
+    folders = {_folder_name(label) for label in agents} - {""}
+    require(len(folders) == len(agents), "letters and digits of labels", "different from each other", [*agents])
     instances = [label for label, agent in agents.items() if isinstance(agent, TFAgent)]
-    if instances and len(seeds) > 1:
-        raise ValueError(f"{instances[0]}: an agent itself runs one seed; give its parameters to run several")
+    expected = f"one for agents that are given instead of their parameters, {instances}"
+    require(not instances or len(seeds) == 1, "seeds", expected, seeds)
 
 
 class _Simulation:

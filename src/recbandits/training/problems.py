@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from recbandits.agents.parameters import NAMES
 from recbandits.agents.ranking.parameters import RANKING_NAMES
-from recbandits.checks import FRACTION, PROBABILITY, Rule, check_fields, one_of, require_field, whole
+from recbandits.checks import FRACTION, PROBABILITY, Rule, check_fields, one_of, require, require_field, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +134,9 @@ class Rank(Problem):
 
     def check_agent(self, agent: Any) -> None:
         """Refuse what does not fit lists in random order, whose movies are evaluated and served by their scores."""
-        if getattr(agent, "policy", None) == "cosine_distance":
-            raise ValueError("Rank: policy must be no_penalty or descending_scores, got 'cosine_distance'")
-        if (bias := getattr(agent, "position_bias", "none")) != "none":
-            raise ValueError(f"Rank: position_bias must be none, as lists are in random order, got {bias!r}")
+        policy, bias = getattr(agent, "policy", None), getattr(agent, "position_bias", "none")
+        require(policy != "cosine_distance", "Rank: policy", "no_penalty or descending_scores", policy)
+        require(bias == "none", "Rank: position_bias", "none, as lists are in random order", bias)
 
 
 @dataclass(frozen=True, kw_only=True)

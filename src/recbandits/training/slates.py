@@ -15,7 +15,7 @@ from tf_agents.trajectories import time_step as ts
 from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.models import rewards_by_slot
 from recbandits.agents.ranking.policy import SlatePolicy
-from recbandits.checks import require, require_whole
+from recbandits.checks import require, require_each, whole
 from recbandits.environments.ranking import RankingEnvironment
 from recbandits.records.slate_log import SlateLog
 from recbandits.training.checkpoints import assign_values, read_values
@@ -125,9 +125,8 @@ def compute_slate_probabilities(
     rows["event_id"] = _make_event_ids(seed, len(log))  # which differ even where users drawn anew have equal numbers
     names = {"event_id": "events", "user_id": "users", "candidates": "candidates"}
     others = [name for field, name in names.items() if not np.array_equal(rows[field], getattr(log, field))]
-    if others:
-        expected = f"written in this environment with seed {seed}"
-        raise ValueError(f"log must be {expected}, got other {' and '.join(others)}")
+    expected = f"written in this environment with seed {seed}"
+    require(not others, "log", expected, f"other {' and '.join(others)}")
     return SlateProbabilities(*(_clip(rows[name]) for name in SlateProbabilities._fields))
 
 
@@ -228,7 +227,7 @@ def _make_event_ids(seed, slates):
 
 def _check(environment, **numbers):
     require(isinstance(environment, RankingEnvironment), "environment", "a RankingEnvironment", environment)
-    require_whole(**numbers)
+    require_each(whole(), **numbers)
 
 
 def _clip(probability):

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import tyro
 
 from recbandits import training
-from recbandits.checks import Rule, check_fields, one_of, require, write_text
+from recbandits.checks import Rule, check_fields, one_of, require, require_each, write_text
 from recbandits.training.job_paths import JobPaths, mounted
 from recbandits.training.problems import AGENTS_OF, PROBLEMS, Learn, Problem, as_text
 
@@ -84,7 +84,7 @@ def parse(arguments: Sequence[str]) -> Request:
     program, options = f"{_PROGRAM} {command}", {"use_underscores": True, "return_unknown_args": True}
     read = partial(tyro.cli, prog=program, args=flags, registry=_FLAGS, **options)
     try:
-        require(command in PROBLEMS, "command", f"one of {', '.join(PROBLEMS)}", command)
+        require_each(one_of(PROBLEMS), command=command)
         for flag, word in pairwise(["=", *flags]):
             if not word.startswith("-") and ("=" in flag or not flag.startswith("--")):
                 raise ValueError(f"unknown argument {word!r}")

@@ -21,7 +21,7 @@ def instances_of(users, **options):
 
 
 def recommend(endpoint, users, **options):
-    """Ask an endpoint for recommendations.
+    """Request recommendations from an endpoint.
 
     Args:
       endpoint: `platforms.endpoints.Endpoint`, local or of Vertex AI.

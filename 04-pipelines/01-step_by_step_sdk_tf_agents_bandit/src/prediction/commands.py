@@ -1,4 +1,4 @@
-"""The same prediction asked for in other ways, as texts to copy: Vertex AI's SDK, curl, gcloud."""
+"""The same prediction request as text to copy: Vertex AI's SDK, curl, gcloud."""
 
 import json
 import shlex
@@ -7,7 +7,7 @@ _JSON = "Content-Type: application/json"
 
 
 def curl(address, instances, signed_in=False):
-    """Command line that asks over plain HTTP.
+    """Return the curl command of a request over plain HTTP.
 
     Args:
       address: URL of a local server's /predict, or that of `vertex_address`.
@@ -23,14 +23,14 @@ def curl(address, instances, signed_in=False):
 
 
 def gcloud(config, endpoint, instances):
-    """Command line of gcloud: a raw prediction, for in others all numbers become floats."""
+    """Return the gcloud command of a raw prediction, because others make floats of all numbers."""
     place = [f"--project={config.project}", f"--region={config.region}"]
     words = ["gcloud", "ai", "endpoints", "raw-predict", endpoint, *place]
     return shlex.join([*words, f"--http-headers={_JSON.replace(': ', '=')}", f"--request={_body(instances)}"])
 
 
 def sdk(config, endpoint, instances):
-    """Python that asks by Vertex AI's SDK and needs nothing of this repository."""
+    """Return Python code that uses Vertex AI's SDK and nothing of this repository."""
     return f"""\
 from google.cloud import aiplatform
 

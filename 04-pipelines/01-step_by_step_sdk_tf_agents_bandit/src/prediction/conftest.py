@@ -1,4 +1,4 @@
-"""A policy behind a real server, for what asks it."""
+"""A policy behind a real server, for the tests of its clients."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ def endpoint(world, tmp_path_factory):
 
 @pytest.fixture
 def address(endpoint):
-    """URL of a server that was started by hand, as in a container, with what the endpoint serves."""
+    """URL of a server that was started by hand, as in a container, with the policy of the endpoint."""
     (port,) = free_ports(1)
     variables = {"AIP_STORAGE_URI": str(endpoint.directory / "storage"), "AIP_HTTP_PORT": str(port)}
     command = [sys.executable, "-m", "recbandits.serving.server"]

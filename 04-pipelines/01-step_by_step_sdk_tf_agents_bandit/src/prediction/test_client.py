@@ -1,4 +1,4 @@
-"""People who ask get titles that suit them, and the probability with which they got them."""
+"""Requests for users return titles that suit them, and their propensities."""
 
 import pandas as pd
 from src.prediction.client import instances_of, recommend

@@ -1,4 +1,4 @@
-"""Texts to copy do what they say: they run where their programs are installed, and send what the SDK sends."""
+"""Commands to copy run where their programs are installed, and send the same request as the SDK."""
 
 import json
 import os
@@ -22,12 +22,12 @@ INSTANCES = instances_of(pd.DataFrame({"bias": [0.5, -0.5]}, [6, 7]), k=2, seed=
 
 
 def needs(program):
-    """A test that is skipped where there is no such program."""
+    """Mark a test to be skipped where a program is missing."""
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
 def run(command, **variables):
-    """What a command line of a shell prints, as JSON."""
+    """Run a shell command and parse the JSON that it prints."""
     return json.loads(commands.run("sh", "-c", command, env=os.environ | variables, timeout=60))
 
 
@@ -78,7 +78,7 @@ def test_gcloud_sends_the_body_as_it_is(vertex_ai, tmp_path):
 
 
 def test_all_ways_lead_to_the_same_address_with_the_same_body(capsys):
-    """What the SDK's text sends when it runs is the reference."""
+    """The reference is the request of the SDK's code."""
     with Recorder() as cloud:
         cloud.answers["GetEndpoint"] = {"name": f"{PARENT}/endpoints/{CONFIG.endpoint}"}
         cloud.answers["POST .*:rawPredict"] = {"predictions": ["Babe"]}

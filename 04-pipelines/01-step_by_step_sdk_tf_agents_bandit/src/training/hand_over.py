@@ -1,4 +1,4 @@
-"""From a study to the job that follows it, by code: the best parameters are sent, and seen to have arrived."""
+"""Send the best parameters of a study to the next job, and check that they arrived."""
 
 import pandas as pd
 
@@ -27,7 +27,7 @@ def best_job(jobs, study, name, **flags):
 
 
 def received(record, parameters):
-    """What was sent to a job, beside what the job itself wrote down.
+    """Compare the parameters that were sent to a job with those that the job recorded.
 
     Args:
       record: `platforms.jobs.Record` of a job that has succeeded.

@@ -1,4 +1,4 @@
-"""Train in this process and look at it: what comes before any job."""
+"""Train in this process and draw the result, before any job."""
 
 from recbandits.agents import parameters
 from recbandits.plots import curves
@@ -14,7 +14,7 @@ REFERENCES = {
 
 
 def train(arguments, data, agents, points=20):
-    """Let agents, and three references, solve the problem of a job in this process.
+    """Train agents, and three references, on the problem of a job in this process.
 
     Args:
       arguments: of the job's command line, which say what users, what movies and for how long.
@@ -31,7 +31,7 @@ def train(arguments, data, agents, points=20):
 
 
 def picture(runs, title):
-    """Draw what users are expected to give over time, beside the references.
+    """Draw the expected reward over time, beside the references.
 
     Args:
       runs: DataFrame of `train`.

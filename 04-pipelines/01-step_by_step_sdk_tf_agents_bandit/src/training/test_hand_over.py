@@ -1,4 +1,4 @@
-"""What a study found reaches the job that follows, to the last digit; processes are real, their work is a formula."""
+"""The best parameters of a study reach the next job to the last digit; processes are real, their work is a formula."""
 
 import os
 

@@ -10,6 +10,7 @@ from recbandits.agents.agent import PER_ARM, make_counter
 from recbandits.agents.linear import LinearModel, arm_inputs
 from recbandits.agents.neural import RewardNetwork
 from recbandits.agents.ranking.parameters import Ranking
+from recbandits.checks import require
 
 
 class SlateNetwork(RewardNetwork):
@@ -33,11 +34,8 @@ class SlateNetwork(RewardNetwork):
         self, time_step_spec: types.TimeStep, action_spec: types.NestedTensorSpec, parameters: Ranking, seed: int
     ):
         bias, cascading = parameters.position_bias, isinstance(time_step_spec.reward, dict)
-        if bias == "inverse_propensity" and cascading:
-            raise ValueError(
-                "position_bias must be another than 'inverse_propensity' under cascading feedback, where slots below "
-                "the click have weight 0 already"
-            )
+        allowed, expected = bias != "inverse_propensity" or not cascading, "another one under cascading feedback"
+        require(allowed, "position_bias", f"{expected}, where slots below the click have weight 0 already", bias)
 
         def make_trainer(features_spec, num_items, network, optimizer):
             return _Trainer(

@@ -8,6 +8,7 @@ import numpy as np
 from tf_agents.typing import types
 
 from recbandits.agents.agent import GLOBAL, PER_ARM, ScoringPolicy
+from recbandits.checks import require
 from recbandits.exploration import plackett_luce
 
 
@@ -88,11 +89,8 @@ class SlatePolicy(ScoringPolicy):
         scores = self._deterministic_scores(observation)
         if self._greedy:
             return (self._choose(scores, observation, [0, 0]).numpy() == np.asarray(slate)).astype(float)
-        if self._penalty:
-            raise ValueError(
-                "position propensities must be those of a policy without penalty for similarity, got penalty "
-                f"{self._penalty}: the item in a slot depends on all that may be above it; `propensities` are exact"
-            )
+        expected = "0 for position propensities (an item depends on those above; `propensities` are exact)"
+        require(not self._penalty, "penalty for similarity", expected, self._penalty)
         return plackett_luce.position_propensities(self._logits(scores).numpy(), slate)
 
     def _choose(self, scores, observation, seed):
