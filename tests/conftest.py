@@ -1,6 +1,7 @@
 """Fixtures that every test may ask for."""
 
 import contextlib
+import gc
 import os
 import signal
 import time
@@ -13,6 +14,8 @@ from tests.browser import browser  # noqa: F401
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every process they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+gc.disable()  # until all test files are imported, see `pytest_collection_finish`
+
 _FIRST = "test_notebook_execution.py"  # takes longest, in processes of its own
 _LAST = ("evaluation", "exploration", "records")  # directories of short files
 
@@ -20,6 +23,12 @@ _LAST = ("evaluation", "exploration", "records")  # directories of short files
 def pytest_collection_modifyitems(items):
     """Move the longest file to the front and short ones to the end, so that both workers end together."""
     items.sort(key=lambda item: (item.path.name != _FIRST) + (item.path.parent.name in _LAST))
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector the million objects of imported modules, at which it would look during every test."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

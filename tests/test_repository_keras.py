@@ -55,6 +55,13 @@ def test_a_missing_package_is_named_with_the_two_commands_that_install_it(packag
     )
 
 
+def test_the_garbage_collector_goes_on_and_does_not_look_at_the_objects_of_tensorflow_again():
+    """A collector that the user has disabled stays disabled."""
+    show = "print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    for before, expected in (("import gc", "True True"), ("import gc; gc.disable()", "False True")):
+        assert run(before, "import recbandits.tf", show).stdout.strip() == expected
+
+
 def test_the_variables_of_the_user_stay():
     show = f"import recbandits; print([os.environ[name] for name in {VARIABLES}])"
     assert run("os.environ['GRPC_VERBOSITY'] = 'DEBUG'", show).stdout.strip() == "['1', '0', '1', 'DEBUG']"
