@@ -21,7 +21,7 @@ gc.disable()  # until all test files are imported, see `pytest_collection_finish
 
 _FIRST = "test_notebook_execution.py"  # takes longest, in processes of its own that use both processors
 # Meanwhile those that wait most of the time.
-_SECOND = ("test_loop_chaos.py", "test_run_notebooks.py", "test_server_limits.py", "test_local_kills.py")
+_SECOND = ("test_loop_chaos.py", "test_run_notebooks.py", "test_server_limits.py")
 _LAST = ("evaluation", "exploration", "records")  # directories of short files
 
 
