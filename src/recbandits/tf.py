@@ -23,7 +23,7 @@ gc.disable()  # for the half million objects of TensorFlow
 try:
     import tensorflow as tf
 finally:
-    gc.freeze()  # they stay for good: to look at them again and again takes nearly half of the time of the import
+    gc.freeze()  # they all stay: to look at them again and again takes nearly half of the time of the import
     if _is_enabled:
         gc.enable()
 
