@@ -9,7 +9,8 @@ from recbandits.platforms.images import image_steps
 from tools.lock import ROOT
 
 VARIABLES = ("TF_USE_LEGACY_KERAS", "TF_ENABLE_ONEDNN_OPTS", "TF_CPP_MIN_LOG_LEVEL", "GRPC_VERBOSITY")
-CLEAR = f"import os, sys; [os.environ.pop(name, None) for name in {VARIABLES}]"
+# Nor does the garbage collector look at the objects of TensorFlow during its import.
+CLEAR = f"import gc, os, sys; gc.disable(); [os.environ.pop(name, None) for name in {VARIABLES}]"
 SHOW_KERAS = "from recbandits.tf import tf; print(tf.keras.Model.__module__)"
 TOO_LATE = "TensorFlow was imported with Keras 3, which TF-Agents cannot use: import recbandits before TensorFlow"
 
@@ -53,6 +54,13 @@ def test_a_missing_package_is_named_with_the_two_commands_that_install_it(packag
         f"ImportError: this module of recbandits needs {package}, which is not installed: run "
         'pip install "recbandits[tf]" && pip install --no-deps tf-agents==0.19.0 gym==0.23.0'
     )
+
+
+def test_the_garbage_collector_goes_on_and_does_not_look_at_the_objects_of_tensorflow_again():
+    """A collector that the user has disabled stays disabled."""
+    show = "print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    for before, expected in (("gc.enable()", "True True"), ("gc.disable()", "False True")):
+        assert run(before, "import recbandits.tf", show).stdout.strip() == expected
 
 
 def test_the_variables_of_the_user_stay():

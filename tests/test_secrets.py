@@ -80,6 +80,12 @@ def test_a_secret_in_the_output_of_a_notebook_is_found(tree):
     assert find_secrets(list_files(tree)) == expected
 
 
+def test_a_secret_among_the_arguments_of_a_call_is_found(tree):
+    file = tree / "src" / "client.py"
+    file.write_text(f"client = connect('{SECRETS['GitHub Token']}')\n")
+    assert find_secrets([file]) == [f"{file}:1: GitHub Token"]
+
+
 def test_a_secret_in_a_log_is_found(tree):
     """Git ignores the logs of a run, which lie in a folder that the caller names."""
     expected = write_secrets(tree / "build" / "logs", "0{}.log", "started\nGET /?{}")

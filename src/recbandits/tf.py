@@ -8,6 +8,7 @@ Raises:
   ImportError: a package is missing, or TensorFlow was imported with Keras 3.
 """
 
+import gc
 from importlib.util import find_spec
 from pathlib import PurePath
 
@@ -17,7 +18,14 @@ for _package in ("tensorflow", "tf_keras", "tensorflow_probability", "gym", "tf_
     if find_spec(_package) is None:
         raise ImportError(f"this module of recbandits needs {_package}, which is not installed: run {_INSTALL}")
 
-import tensorflow as tf  # noqa: E402
+_is_enabled = gc.isenabled()
+gc.disable()  # for the half million objects of TensorFlow
+try:
+    import tensorflow as tf
+finally:
+    gc.freeze()  # they all stay: to look at them again and again takes nearly half of the time of the import
+    if _is_enabled:
+        gc.enable()
 
 if not any("tf_keras" in PurePath(path).parts for path in tf.__path__):  # not tf.keras: that would load Keras
     raise ImportError(

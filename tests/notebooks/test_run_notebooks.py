@@ -47,7 +47,9 @@ def run(repository, *arguments):
 
 
 def new_repository(folder):
+    """Copy the tools into a folder; their forkserver does not import TensorFlow, which no notebook here needs."""
     shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "tools" / "warm.py").write_text("import tools.execute\n")
     return folder
 
 

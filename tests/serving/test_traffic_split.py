@@ -107,13 +107,13 @@ def test_a_version_without_traffic_goes_and_is_not_returned_to():
 @pytest.mark.parametrize(
     ("shares", "sentence"),
     [
-        ({"a": 50, "b": 49}, r"sum of shares must be 100, got '50 \+ 49'"),
+        ({"a": 50, "b": 49}, r"shares must add up to 100, got 50 \+ 49"),
         ({"a": 110, "b": -10}, "share of 'a' must be a whole number from 0 to 100, got 110"),
         ({"a": 99.5, "b": 0.5}, "share of 'a' must be a whole number from 0 to 100, got 99.5"),
         ({"a": True, "b": 99}, "share of 'a' must be a whole number from 0 to 100, got True"),
         ({}, "shares must be a dict from version to percentage, got {}"),
         ([100], r"shares must be a dict from version to percentage, got \[100\]"),
-        ({"": 100}, "version of shares must be text, got ''"),
+        ({"": 100}, "version of shares must be text that is not empty, got ''"),
     ],
 )
 def test_other_shares_are_refused(shares, sentence):

@@ -124,7 +124,11 @@ def test_users_of_one_half_are_simulated_and_all_can_be_served(movielens):
 
 
 def test_a_forked_job_gives_what_an_executed_one_gives(jobs, data, monkeypatch):
-    """A process that has imported TensorFlow already draws, trains and exports the same to the last digit."""
+    """A process that has imported TensorFlow already draws, trains and exports the same to the last digit.
+
+    Both have all threads of OpenBLAS, of which the tests have one.
+    """
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
     records, commands = [], []
     for package in (forkserver.PACKAGE, "another_package."):
         monkeypatch.setattr(forkserver, "PACKAGE", package)

@@ -49,7 +49,8 @@ class TrafficSplit:
         for shares in (self.shares, *([] if self.previous is None else [self.previous])):
             require(isinstance(shares, dict) and bool(shares), "shares", "a dict from version to percentage", shares)
             for version, share in shares.items():
-                require(isinstance(version, str) and version != "", "version of shares", "text", version)
+                named = isinstance(version, str) and version != ""
+                require(named, "version of shares", "text that is not empty", version)
                 _check_share(version, share)
             if sum(shares.values()) != 100:
                 raise ValueError(f"shares must add up to 100, got {' + '.join(map(str, shares.values()))}")
