@@ -4,7 +4,9 @@ import contextlib
 import gc
 import os
 import signal
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +95,14 @@ def exported(tmp_path_factory):
         options = {"exploration": exploration, "titles": titles}
         directories.append(export(agent.policy, folder / str(level), features, **options))
     return directories
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user can write to; those above a `tmp_path` are for its user alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
 """Python programs of tests, forked from a process that has imported TensorFlow: each starts without those seconds."""
 
+import multiprocessing
 import os
 import runpy
 import sys
 
 from tools.processes import WARM
+
+OTHER_USER = 65534  # a user and a group to whom no file of ours belongs
 
 
 class ForkedPython(WARM.Process):
@@ -40,3 +43,26 @@ def _run(program, arguments, output, variables):
     sys.argv[1:] = arguments
     run = runpy.run_path if os.path.exists(program) else runpy.run_module
     run(program, run_name="__main__")
+
+
+def run_unprivileged(function):
+    """Return what a function returns in a forked process without the rights of root, "killed" if it does not return."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def run():
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(OTHER_USER)
+            os.setuid(OTHER_USER)
+        sender.send(function())
+
+    process = context.Process(target=run)
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        return "killed"
+    finally:
+        process.join()

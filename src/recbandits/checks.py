@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+EXPECTED = "must be readable and writable by this user"  # of a file
 FEWEST = 20  # rare values that an interval needs; with them it covers the truth in 93 % of samples or more
 
 
@@ -190,6 +192,24 @@ def write_text(path: str | os.PathLike, text: str) -> Path:
     with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the files of a directory one by one, without their modes and times, and the folders that they need.
+
+    A draft must be removable though its source is read-only. A bucket that is mounted as a directory refuses modes and
+    times, and cannot rename a folder with files.
+    """
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+
+
+def reason(error: Exception) -> str:
+    """Return why a file is not read or written, with what is expected of one that belongs to another user."""
+    text = getattr(error, "strerror", None)
+    return f"{text}: it {EXPECTED}" if text and isinstance(error, PermissionError) else text or str(error)
 
 
 def flush(path: Path) -> None:

@@ -32,6 +32,7 @@ from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Verdict
 from recbandits.serving.policy import load
+from tests.forks import run_unprivileged
 
 SETTINGS = settings_of("quick")
 ROUNDS = 5 if os.environ.get("PROFILE") == "full" else 2
@@ -223,6 +224,19 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
     with refused, Loop(Config(artifacts=str(tmp_path)), SETTINGS) as loop:
         loop.prepare(synthetic.generate())
     assert [path.name for path in (tmp_path / "loop").iterdir()] == ["thesis.txt"]
+
+
+def test_a_directory_of_another_user_is_refused_with_what_is_expected_of_it(tmp_path):
+    loop, data = Loop(Config(artifacts=str(tmp_path)), SETTINGS), synthetic.generate()
+    tmp_path.chmod(0)
+
+    def prepare():
+        with pytest.raises(PlatformError, match=f"^loop could not be started: {tmp_path}.*: it must be readable and"):
+            loop.prepare(data)
+        return "refused"
+
+    assert run_unprivileged(prepare) == "refused"
+    tmp_path.chmod(0o700)
 
 
 def test_a_second_loop_in_the_same_place_is_refused_and_harms_nothing(tmp_path):

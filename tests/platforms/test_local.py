@@ -1,5 +1,8 @@
 """The laptop keeps the platform contract, and never removes anything outside its artifacts."""
 
+import subprocess
+import sys
+
 import psutil
 import pytest
 
@@ -70,7 +73,7 @@ def test_clean_up_ends_what_runs_and_removes_what_was_made_meanwhile(platform, t
 def test_artifacts_that_cannot_hold_a_directory_are_refused(tmp_path):
     (tmp_path / "notes").write_text("a file")
     platform = LocalPlatform(Config(artifacts=str(tmp_path / "notes")))
-    with pytest.raises(PlatformError, match=r"^directory data could not be created: Not a directory$"):
+    with pytest.raises(PlatformError, match=r"^directory data could not be created: /.*/notes/data: Not a directory$"):
         platform.create()
 
 
@@ -80,9 +83,14 @@ def test_directories_are_for_their_owner_alone(platform):
     assert modes == {0o700}
 
 
-def test_windows_is_refused_with_a_message(tmp_path, monkeypatch):
-    config = Config(artifacts=str(tmp_path))
-    monkeypatch.setattr("recbandits.platforms.local.os.name", "nt")
-    with pytest.raises(PlatformError, match="the local platform must run on Linux or macOS, got Windows: use WSL"):
-        LocalPlatform(config)
-    monkeypatch.undo()
+def test_windows_is_refused_with_a_message(tmp_path):
+    """It has no `fcntl`, whose import must not fail before."""
+    code = f"""
+import os, sys
+sys.modules["fcntl"] = None
+import recbandits.loop.__main__, recbandits.platforms
+config, os.name = recbandits.config.Config(artifacts={str(tmp_path)!r}), "nt"
+recbandits.platforms.choose(config)
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert "Error: the local platform must run on Linux or macOS, got Windows: use WSL" in printed.splitlines()[-1]

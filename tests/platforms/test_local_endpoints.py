@@ -6,7 +6,9 @@ import resource
 import shutil
 import signal
 import stat
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from threading import Barrier
 
 import psutil
@@ -15,10 +17,11 @@ from endpoints_contract import EndpointsContract
 
 from recbandits.config import Config
 from recbandits.platforms.local import LocalPlatform
-from recbandits.platforms.local.endpoints import socket_of
+from recbandits.platforms.local.endpoints import LocalEndpoint, socket_of
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.policy import load
 from tests.commands import run_python
+from tests.forks import run_unprivileged
 from tests.waiting import is_gone
 
 
@@ -173,6 +176,32 @@ def test_a_read_only_policy_is_deployed_as_a_copy_that_can_be_removed(endpoint, 
     copy = endpoint.directory / "storage" / "policies" / endpoint.deploy(policy)
     modes = {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in (copy, *copy.rglob("*"))}
     assert modes == {(True, 0o700), (False, 0o600)}
+
+
+def test_what_a_killed_deployment_has_copied_of_a_read_only_policy_can_be_removed(exported, open_folder):
+    """A user who is not root, and could not empty a read-only folder, is killed at one step after the other."""
+    policy, killed = shutil.copytree(exported[0], open_folder / "policy"), 0
+    endpoint, version = LocalEndpoint("shop", open_folder / "shop"), load(policy).version
+    for path in (policy, *policy.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+    def deploy():
+        steps = count()
+
+        def kill(_, arguments):
+            if f"/.{version}." in str(arguments) and next(steps) == killed:
+                os._exit(1)
+
+        sys.addaudithook(kill)
+        with pytest.raises(PlatformError, match="endpoint shop does not exist"):  # it has no server
+            endpoint.deploy(policy)
+        return "done"
+
+    while run_unprivileged(deploy) == "killed":
+        killed += 1
+    drafts = list(endpoint.directory.glob("storage/policies/.*"))
+    assert len(drafts) > 20
+    assert run_unprivileged(lambda: [shutil.rmtree(draft) for draft in drafts]) == [None] * len(drafts)
 
 
 def test_on_a_full_disk_the_release_stays_and_the_sentence_says_why(endpoint, exported):

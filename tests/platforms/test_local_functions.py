@@ -40,9 +40,9 @@ class FunctionDeployment:
     """A platform with a topic "rewards" and a function that notes what it gets, one line of JSON each."""
 
     def __init__(self, directory):
-        self.platform = choose(Config(artifacts=str(directory / "artifacts")))
+        self.platform = choose(Config(artifacts=str(directory / "artifacts, ä and 日本")))
         self.functions, self.messages = self.platform.functions, self.platform.messages
-        self._notes, self._source = directory / "notes", directory / "source"
+        self._notes, self._source = directory / "notes", directory / "source, ä and 日本"
         self._source.mkdir()
         (self._source / "main.py").write_text(SOURCE)
         self.topic = self.messages.topic("rewards")
@@ -151,7 +151,9 @@ def test_a_function_without_a_topic_is_refused_in_a_sentence(deployment, tmp_pat
 def test_a_file_in_the_way_of_a_function_is_a_sentence(deployment, tmp_path):
     (tmp_path / "main.py").touch()
     (deployment.platform.config.artifacts_dir / "functions" / "blocked").write_text("mine")
-    with pytest.raises(PlatformError, match=r"^function blocked could not be deployed: (Not a directory|File exists)"):
+    with pytest.raises(
+        PlatformError, match=r"^function blocked could not be deployed: .*: (Not a directory|File exists)"
+    ):
         deployment.functions.deploy(Function("blocked", tmp_path, "f", deployment.topic))
 
 

@@ -59,7 +59,7 @@ def template(tmp_path_factory):
 @pytest.fixture
 def pipelines(tmp_path):
     """Pipelines that are stopped after the test, also if it fails."""
-    yield LocalPipelines(Config(artifacts=str(tmp_path / "artifacts")))
+    yield LocalPipelines(Config(artifacts=str(tmp_path / "all, ä 日本")))
     for unit in units_below(tmp_path):
         unit.stop()
 
@@ -88,7 +88,7 @@ def test_a_name_is_one_run_for_good_and_gives_the_outputs_of_its_pipeline(pipeli
     assert (first.state, first.outputs) == ("running", {})
     run = pipelines.wait("one")
     assert run == ("one", "succeeded", {"Output": {"twice": 10, "more": 6}}, ""), pipelines.logs("one")
-    assert LocalPipelines(Config(artifacts=str(directory / "artifacts"))).status("one") == run, "any process can ask"
+    assert LocalPipelines(Config(artifacts=str(directory / "all, ä 日本"))).status("one") == run, "any process can ask"
     assert pipelines.run(template, "one", parameters) == run
     assert len(starts(directory)) == 1
     with pytest.raises(PlatformError, match="one was started with another template or other parameters"):
@@ -172,13 +172,13 @@ def test_a_run_without_a_written_result_has_no_outputs_or_steps_of_an_earlier_at
     """Its outputs are there, but not its end; while it runs again it has none."""
     pipelines.run(template, "one", {"directory": str(directory)})
     assert pipelines.wait("one").state == "succeeded"
-    (directory / "artifacts/pipelines/one/end.json").unlink()
+    (directory / "all, ä 日本/pipelines/one/end.json").unlink()
     until(lambda: not pipelines.running("tiny"))
     assert pipelines.status("one").state == "failed"
     (directory / "gate").touch()
     assert pipelines.run(template, "one", {"directory": str(directory)})[1:3] == ("running", {})
-    assert not (directory / "artifacts/pipelines/one/outputs.json").exists()
-    assert not list((directory / "artifacts/pipelines/one").glob("steps/*/double"))
+    assert not (directory / "all, ä 日本/pipelines/one/outputs.json").exists()
+    assert not list((directory / "all, ä 日本/pipelines/one").glob("steps/*/double"))
 
 
 def test_an_unknown_name_is_refused(pipelines, directory):

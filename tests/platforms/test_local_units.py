@@ -17,6 +17,7 @@ import pytest
 from recbandits.platforms.local import files, units
 from recbandits.platforms.local.files import held, is_held, read_json, require_local, write_json
 from recbandits.platforms.local.units import VARIABLE, Unit, units_below
+from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.protocol import PlatformError
 from tests.waiting import is_gone, until
 
@@ -280,7 +281,7 @@ def test_files_are_for_their_owner_alone_under_every_umask(unit, mask):
 
 def test_a_directory_that_cannot_be_written_is_refused_with_a_message(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(PlatformError, match=r"unit a could not be started: (Not a directory|File exists)"):
+    with pytest.raises(PlatformError, match=r"unit a could not be started: /.*: (Not a directory|File exists)"):
         Unit(tmp_path / "file" / "unit", "unit a").start(SLEEP)
 
 
@@ -328,6 +329,10 @@ def test_a_network_share_and_a_small_shared_memory_are_refused_with_a_message(tm
     mount("nfs4")
     with pytest.raises(PlatformError, match=r"artifacts must be on a disk of this machine, got .* on a share \(nfs4\)"):
         require_local(tmp_path / "deeper")
+    unit, warehouse = Unit(tmp_path / "unit", "unit a"), LocalWarehouse(tmp_path / "warehouse.sqlite")
+    for use in (lambda: unit.start(SLEEP), warehouse.create):
+        with pytest.raises(PlatformError, match=r"on a share \(nfs4\)"):
+            use()
     mount("9p")
     require_local(tmp_path)
     monkeypatch.setattr(files.platform, "release", lambda: "5.15-microsoft-standard-WSL2")

@@ -10,6 +10,7 @@ from recbandits.serving.predictor import BanditPredictor
 from recbandits.serving.schemas import Instance, Parameters
 from recbandits.serving.versions import TrafficSplit
 from tests import waiting
+from tests.forks import run_unprivileged
 from tests.recorder import Recorder
 
 
@@ -76,7 +77,7 @@ def test_nothing_yet_is_no_error_and_nothing_there_is_one(tmp_path):
         ('{"previous": null}', "cannot be read: it must be an object with 'shares'"),
         ('{"shares": {"a": 100}, "x": 1}', "cannot be read: it must be an object with 'shares'"),
         ('{"shares": {"a": 50}}', r"release\.json cannot be read: shares must add up to 100, got 50"),
-        ('{"shares": {"0000000000000000": 100}}', "version 0000000000000000 is not there"),
+        ('{"shares": {"0000000000000000": 100}}', "there is nothing at .*/policies/0000000000000000"),
         ('{"shares": {"../policies": 100}}', "version must be 16 hexadecimal digits, got '../policies'"),
     ],
     ids=range(8),
@@ -95,6 +96,22 @@ def test_a_release_that_cannot_be_read_is_refused(release):
     (directory / "release.json").symlink_to("/proc/self/mem")
     with pytest.raises(ValueError, match=r"release\.json cannot be read: "):
         versions.find(directory)
+
+
+@pytest.mark.parametrize(("folder", "mode"), [("", 0o111), ("policies", 0)])
+def test_a_folder_of_another_user_is_refused_with_what_is_expected_of_it(release, open_folder, folder, mode):
+    """Its files may be found, but not listed, or neither."""
+    directory, names = release[0].rename(open_folder / "release"), release[1]
+    (directory / "release.json").unlink()
+    (directory / folder).chmod(mode)
+
+    def find():
+        with pytest.raises(ValueError, match=f"^{directory}.* cannot be read: Permission denied: it must be readable"):
+            versions.serve(directory, TrafficSplit({names[0]: 100}), {}) if folder else versions.find(directory)
+        return "refused"
+
+    assert run_unprivileged(find) == "refused"
+    (directory / folder).chmod(0o700)
 
 
 def test_a_policy_under_the_name_of_another_is_refused(release):
@@ -123,7 +140,7 @@ def test_a_release_in_a_bucket_is_the_same(release):
         assert sorted(deployment.policies) == sorted(names)
         restored = versions.serve("gs://b/models/1", TrafficSplit({names[0]: 100}), {})
         assert list(restored.policies) == [names[0]]
-        with pytest.raises(ValueError, match="version 0000000000000000 is not there"):
+        with pytest.raises(ValueError, match="there is nothing at gs://b/models/1/policies/0000000000000000"):
             versions.serve("gs://b/models/1", TrafficSplit({"0" * 16: 100}), {})
         with pytest.raises(ValueError, match="there is nothing at gs://b/models/2"):
             versions.find("gs://b/models/2")
@@ -145,7 +162,7 @@ def test_a_predictor_follows_the_release_that_it_was_given_and_keeps_it_while_th
         (directory / "release.json").write_text(text)
         predictor.refresh()
         assert predictor.release.shares == {names[1]: 100}
-    assert "cannot be served: version 0000000000000000 is not there" in caplog.text
+    assert f"cannot be served: there is nothing at {directory}/policies/0000000000000000" in caplog.text
     (directory / "release.json").unlink()
     predictor.refresh()
     assert predictor.release.shares == {names[1]: 100}

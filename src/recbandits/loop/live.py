@@ -17,7 +17,7 @@ from recbandits.loop.simulate import Simulator, write_first_log
 from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.platforms.local import LocalPlatform
 from recbandits.platforms.local.endpoints import LocalEndpoint
-from recbandits.platforms.local.files import held, write_json
+from recbandits.platforms.local.files import held, one_sentence, write_json
 from recbandits.platforms.local.units import units_below
 from recbandits.platforms.protocol import PlatformError
 
@@ -57,10 +57,11 @@ class Loop:
 
         PlatformError if the directory is that of something else, or of a loop that runs.
         """
-        if self.directory.exists() and not (self.directory / _MARK).exists():
-            raise PlatformError(f"{self.directory} must be the directory of a loop, it has no {_MARK}: move it away")
-        lock_directory = self.directory.with_name("loop-lock")
-        lock_directory.mkdir(parents=True, exist_ok=True)
+        directory, lock_directory = self.directory, self.directory.with_name("loop-lock")
+        with one_sentence("loop", "started"):
+            if directory.exists() and not (directory / _MARK).exists():
+                raise PlatformError(f"{directory} must be the directory of a loop, it has no {_MARK}: move it away")
+            lock_directory.mkdir(parents=True, exist_ok=True)
         if self._turn.enter_context(held(lock_directory)) is None:
             raise PlatformError(f"a loop in {self.directory} is running already")
         self._turn.callback(self._stop)

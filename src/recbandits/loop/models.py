@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recbandits.agents.parameters import LinUCB
-from recbandits.checks import require, write_text
+from recbandits.checks import copy_files, require, write_text
 from recbandits.config import SETTINGS, Config
 from recbandits.exploration import Exploration
 from recbandits.platforms.protocol import Platform
@@ -62,8 +62,8 @@ def write_model(draft: str | Path, model: Model) -> Model:
     """Write a `Model` to its directory, with the `policy/` and `agent/` of the directory `draft`; return it.
 
     A model that is there is replaced. A process that is killed meanwhile leaves none rather than a part of one:
-    `model.json`, which makes a directory a model, is removed first and written last. Files are copied one by one: a
-    bucket that is mounted as a directory cannot rename a folder. ValueError for a directory with other visible files.
+    `model.json`, which makes a directory a model, is removed first and written last. ValueError for a directory with
+    other visible files.
     """
     directory = model.directory
     directory.mkdir(parents=True, exist_ok=True)
@@ -72,10 +72,7 @@ def write_model(draft: str | Path, model: Model) -> Model:
     (directory / FILE).unlink(missing_ok=True)
     for part in (POLICY, AGENT):
         shutil.rmtree(directory / part, ignore_errors=True)
-        for file in sorted(path for path in Path(draft, part).rglob("*") if path.is_file()):
-            copy = directory / file.relative_to(draft)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)  # the contents alone: a mounted bucket refuses permissions and times
+        copy_files(Path(draft, part), directory / part)
     facts = model._asdict() | {"until": model.until.isoformat()}
     facts |= {"parameters": asdict(model.parameters), "exploration": asdict(model.exploration)}
     del facts["directory"]

@@ -11,12 +11,13 @@ import math
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from recbandits.checks import require, whole
+from recbandits.checks import reason, require, whole
 from recbandits.serving import policy
 from recbandits.serving.decisions import Recommendation
 from recbandits.serving.manifest import local_directory, read_bytes
@@ -155,9 +156,7 @@ def find(uri: str | Path | None) -> Served | None:
         return None
     if (release := read(uri)) is not None:
         return serve(uri, release, {})
-    with local_directory(uri) as directory:
-        if not directory.is_dir():
-            raise ValueError(f"there is nothing at {uri}")
+    with _directory(uri) as directory:
         names = [path.name for path in directory.iterdir() if not path.name.startswith(".")]  # but for drafts
         if names in ([], [POLICIES]):  # nothing, or what was undeployed
             return None
@@ -176,7 +175,7 @@ def read(uri: str | Path) -> TrafficSplit | None:
         require(known, "it", "an object with 'shares', and perhaps 'previous'", document)
         return TrafficSplit(**document)
     except (ValueError, RecursionError, OSError) as error:
-        raise ValueError(f"{FILE} cannot be read: {error}") from error
+        raise ValueError(f"{uri}/{FILE} cannot be read: {reason(error)}") from error
 
 
 def serve(uri: str | Path, release: TrafficSplit, loaded: Mapping[str, ServedPolicy]) -> Served:
@@ -184,11 +183,21 @@ def serve(uri: str | Path, release: TrafficSplit, loaded: Mapping[str, ServedPol
     return Served(release, {version: loaded.get(version) or _load(uri, version) for version in release.shares})
 
 
+@contextmanager
+def _directory(uri):
+    """Yield a directory as `local_directory` does; ValueError where there is none, or it is not read."""
+    try:
+        with local_directory(uri) as directory:
+            if not directory.is_dir():
+                raise ValueError(f"there is nothing at {uri}")
+            yield directory
+    except OSError as error:
+        raise ValueError(f"{uri} cannot be read: {reason(error)}") from error
+
+
 def _load(uri, version):
     require(re.fullmatch("[0-9a-f]{16}", version) is not None, "version", "16 hexadecimal digits", version)
-    with local_directory(f"{uri}/{POLICIES}/{version}") as directory:
-        if not directory.is_dir():
-            raise ValueError(f"version {version} is not there: {POLICIES}/ has no directory of that name")
+    with _directory(f"{uri}/{POLICIES}/{version}") as directory:
         loaded = policy.load(directory)
     require(loaded.version == version, f"version of {POLICIES}/{version}", version, loaded.version)
     return loaded

@@ -8,7 +8,6 @@ import contextlib
 import difflib
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import tyro
 
 from recbandits import training
-from recbandits.checks import Rule, check_fields, one_of, require, require_each, write_text
+from recbandits.checks import Rule, check_fields, copy_files, one_of, require, require_each, write_text
 from recbandits.training.job_paths import JobPaths, mounted
 from recbandits.training.problems import AGENTS_OF, PROBLEMS, Learn, Problem, as_text
 
@@ -232,18 +231,10 @@ def _export(request, outcome, data, paths):
     with tempfile.TemporaryDirectory() as folder:  # TensorFlow has every replica save; only the chief's copy is kept
         draft = export(outcome.policy, Path(folder, "model"), outcome.features, summary=summary, **extras)
         if paths.chief:
-            _copy_files(draft, paths.model)
+            copy_files(draft, paths.model)
             if (users := getattr(outcome.features, "users", None)) is not None:
                 paths.write_users(users)
         return load(draft).version
-
-
-def _copy_files(source, target):
-    """Copy a directory file by file: a mounted bucket can neither rename a directory with files nor take its modes."""
-    for file in sorted(file for file in source.rglob("*") if file.is_file()):
-        copy = target / file.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
 
 
 def _report(metrics, step):

@@ -64,7 +64,7 @@ class LocalPlatform:
         with one_sentence("artifacts", "read"):
             names = [name for name in reversed(_PARTS) if (self._path(name) / MARK).is_file()]
         for name in () if dry_run else names:
-            with one_sentence(f"directory {name}", "removed"):
+            with one_sentence(f"directory {self._path(name)}", "removed"):
                 for unit in units_below(self._path(name)):
                     unit.stop()
                 shutil.rmtree(self._path(name))

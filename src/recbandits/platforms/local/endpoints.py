@@ -126,8 +126,8 @@ class LocalEndpoint(Endpoint):
             intact = False
         if not intact:
             with checks.replacing(copy) as draft:
-                shutil.copytree(policy, draft)
-                for path in (draft, *draft.rglob("*")):  # a policy may be read-only
+                checks.copy_files(Path(policy), draft)
+                for path in (draft, *draft.rglob("*")):
                     path.chmod(0o700 if path.is_dir() else 0o600)
         try:
             self._write(release, state)
@@ -175,8 +175,9 @@ class LocalEndpoint(Endpoint):
         self.unit.stop(_END)
         if path := socket_of(self.directory):
             path.unlink(missing_ok=True)
-        if self.directory.exists():
-            shutil.rmtree(self.directory)
+        with one_sentence(f"directory {self.directory}", "removed"):
+            if self.directory.exists():
+                shutil.rmtree(self.directory)
 
     @contextlib.contextmanager
     def _context(self):
@@ -188,7 +189,10 @@ class LocalEndpoint(Endpoint):
             yield
 
     def _read(self):
-        return versions.read(self._storage), None
+        try:
+            return versions.read(self._storage), None
+        except ValueError as error:
+            raise PlatformError(f"endpoint {self.name}: {error}") from error
 
     def _write(self, release, _):
         """Have the server take a release that is written, and give it the name by which its next start finds it."""

@@ -1,7 +1,6 @@
 """Private folders, lock files and JSON files that many processes of this machine use at once."""
 
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -31,9 +30,10 @@ def held(directory: Path, patience: float = _GLANCE) -> Iterator[int | None]:
 
     Where another process still holds it after so many seconds, None is yielded.
     """
-    lock, deadline = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600), time.monotonic() + patience
+    with one_sentence("lock", "taken"):
+        lock, deadline = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600), time.monotonic() + patience
     try:
-        while not (taken := _take(lock, fcntl.LOCK_EX)) and time.monotonic() < deadline:
+        while not (taken := _take(lock)) and time.monotonic() < deadline:
             time.sleep(0.001)
         yield lock if taken else None
     finally:
@@ -42,11 +42,23 @@ def held(directory: Path, patience: float = _GLANCE) -> Iterator[int | None]:
 
 def is_held(directory: Path) -> bool:
     """Return whether a process holds the lock of a directory."""
-    try:
-        with open(directory / "lock") as lock:
-            return not _take(lock.fileno(), fcntl.LOCK_SH)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    with one_sentence("lock", "read"):
+        try:
+            with open(directory / "lock") as lock:
+                return not _take(lock.fileno(), shared=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+
+def names_with(directory: Path, *files: str) -> list[str]:
+    """Return the names of the folders of a directory that have one of some files, or cannot be searched, in order."""
+    with one_sentence(f"directory {directory.name}", "read"):
+        folders = [path for path in sorted(directory.iterdir()) if path.is_dir()] if directory.exists() else []
+        return [
+            each.name
+            for each in folders
+            if not os.access(each, os.X_OK) or any((each / name).exists() for name in files)
+        ]
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -63,7 +75,7 @@ def read_json(file: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError, OSError) as error:  # copied in part, or of another user
-        raise PlatformError(f"{file} cannot be read: {error}") from error
+        raise PlatformError(f"{file} cannot be read: {checks.reason(error)}") from error
 
 
 @contextlib.contextmanager
@@ -72,7 +84,8 @@ def one_sentence(label: str, action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise PlatformError(f"{label} could not be {action}: {error.strerror or error}") from error
+        path = f"{error.filename}: " if error.filename else ""
+        raise PlatformError(f"{label} could not be {action}: {path}{checks.reason(error)}") from error
 
 
 def require_local(directory: Path, shared_memory: Path = _SHARED_MEMORY) -> None:
@@ -88,9 +101,11 @@ def require_local(directory: Path, shared_memory: Path = _SHARED_MEMORY) -> None
         raise PlatformError(f"{shared_memory} must have at least {_LEAST} bytes, got {size}: give the container more")
 
 
-def _take(lock: int, kind: int) -> bool:
+def _take(lock: int, shared: bool = False) -> bool:
+    import fcntl  # not on Windows, where this module is imported before the platform is refused
+
     try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

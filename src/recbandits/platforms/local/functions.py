@@ -76,12 +76,13 @@ class LocalFunctions:
     def delete(self, name: str) -> None:
         """See `Functions.delete`."""
         directory = self.unit(name).directory
-        if not directory.exists():
-            return
-        self.stop(name)
-        if (directory / "function.json").exists():
-            self._messages.delete(self._reader(self._deployed(name)))
-        shutil.rmtree(directory)
+        with one_sentence(f"directory {directory}", "removed"):
+            if not directory.exists():
+                return
+            self.stop(name)
+            if (directory / "function.json").exists():
+                self._messages.delete(self._reader(self._deployed(name)))
+            shutil.rmtree(directory)
 
     def logs(self, name: str) -> str:
         """See `Functions.logs`."""

@@ -10,7 +10,7 @@ from functools import partial
 
 from recbandits.config import Config
 from recbandits.platforms.jobs import Job, Record, Study, Trial, check_name, measured
-from recbandits.platforms.local.files import read_json
+from recbandits.platforms.local.files import names_with, read_json
 from recbandits.platforms.local.study import STUDY_FILE, LocalStudy
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
@@ -60,7 +60,7 @@ class LocalJobs:
 
     def list(self) -> builtins.list[str]:
         """Return the names of all jobs and studies, in order."""
-        return sorted({file.parent.name for kind in _FILES.values() for file in self._root.glob(f"*/{kind}")})
+        return names_with(self._root, *_FILES.values())
 
     def logs(self, name: str) -> str:
         """Return all that a job has printed so far."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from recbandits.config import Config
 from recbandits.platforms.jobs import check_name
-from recbandits.platforms.local.files import held, one_sentence, private, read_json, write_json
+from recbandits.platforms.local.files import held, names_with, one_sentence, private, read_json, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.pipelines import Run
 from recbandits.platforms.protocol import PlatformError
@@ -67,10 +67,10 @@ class LocalPipelines:
 
     def running(self, pipeline: str) -> str | None:
         """See `Pipelines.running`."""
-        for file in sorted(self._root.glob("*/run.json")):
-            unit = self._unit(file.parent.name)
+        for name in names_with(self._root, "run.json"):
+            unit = self._unit(name)
             if unit.running and unit.run["request"]["pipeline"] == pipeline:
-                return file.parent.name
+                return name
         return None
 
     def logs(self, name: str) -> str:
@@ -83,7 +83,7 @@ class LocalPipelines:
     def _existing(self, name):
         unit = self._unit(name)
         if not unit.run:
-            known = ", ".join(sorted(file.parent.name for file in self._root.glob("*/run.json"))) or "none"
+            known = ", ".join(names_with(self._root, "run.json")) or "none"
             raise PlatformError(f"there is no pipeline run {name}; what there is: {known}")
         return unit
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from recbandits import checks
 from recbandits.platforms.local.files import require_local
 from recbandits.platforms.protocol import PlatformError
 
@@ -57,7 +58,8 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
         except (sqlite3.Error, OSError) as error:
-            raise PlatformError(f"{self.file} could not be {action}: {error}") from error
+            why = f"{denied} {checks.EXPECTED}" if (denied := _denied(self.file)) else checks.reason(error)
+            raise PlatformError(f"{self.file} could not be {action}: {why}") from error
 
     def _connect(self) -> sqlite3.Connection:
         """Return the connection of this thread; a forked process leaves that of its parent alone."""
@@ -69,7 +71,7 @@ class Database:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             connection = sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None)
-            if (mode := _use_log(connection)) != "wal":
+            if (mode := _use_log(connection, self.file)) != "wal":
                 raise sqlite3.OperationalError(f"journal_mode must be wal, got {mode}: move it to a local disk")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -83,13 +85,19 @@ class Database:
         return thread.connection
 
 
-def _use_log(connection: sqlite3.Connection) -> str:
+def _use_log(connection: sqlite3.Connection, file: Path) -> str:
     """Switch a file to its write-ahead log and return the mode; SQLite does not wait for others who do the same."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
             return connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or _denied(file):
                 raise
             time.sleep(0.01)
+
+
+def _denied(file: Path) -> str | None:
+    """Return the path of the file or of its log where this user may not use it, else None."""
+    files = (f"{file}{end}" for end in ("", "-wal", "-shm"))
+    return next((each for each in files if not os.access(each, os.R_OK | os.W_OK) and os.path.exists(each)), None)

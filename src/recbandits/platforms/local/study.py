@@ -68,21 +68,24 @@ class LocalStudy:
         """Return the `Trial`s that were started, in order of number, also while a tuner writes to the journal."""
         import optuna
 
-        metric, storage = self.request()["metric"], _storage(self._directory)
-        if self._name not in optuna.get_all_study_names(storage):
-            return []
-        proposals = optuna.load_study(storage=storage, study_name=self._name).get_trials()
-        return [self._trial(each, metric) for each in proposals if self._unit(each.number).run]
+        metric = self.request()["metric"]
+        with one_sentence(f"study {self._name}", "read"):
+            storage = _storage(self._directory)
+            if self._name not in optuna.get_all_study_names(storage):
+                return []
+            proposals = optuna.load_study(storage=storage, study_name=self._name).get_trials()
+            return [self._trial(each, metric) for each in proposals if self._unit(each.number).run]
 
     def stop(self) -> None:
         """Stop the trials that run, and start no more until the study is tuned again."""
-        (self._directory / "stop").touch()
-        tuned = True
-        while tuned:  # until its tuner has ended, which may be about to start another trial
-            tuned = is_held(self._directory)
-            for directory in (self._directory / "trials").glob("*"):
-                self._unit(directory.name).stop()
-            time.sleep(_POLL if tuned else 0)
+        with one_sentence(f"study {self._name}", "stopped"):
+            (self._directory / "stop").touch()
+            tuned = True
+            while tuned:  # until its tuner has ended, which may be about to start another trial
+                tuned = is_held(self._directory)
+                for number in os.listdir(private(self._directory / "trials")):
+                    self._unit(number).stop()
+                time.sleep(_POLL if tuned else 0)
 
     def _write_request(self, study):
         kinds = {name: [type(value).__name__, asdict(value)] for name, value in study.parameters.items()}

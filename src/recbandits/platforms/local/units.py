@@ -177,7 +177,8 @@ class Unit:
     def log(self) -> str:
         """Return all that was printed so far."""
         file = self.directory / "log.txt"
-        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        with one_sentence(self.label, "read"):
+            return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
     def execute(self, lock: int, fork: Callable[[Sequence[str]], psutil.Process] | None = None) -> None:
         """Run the command to its end, as its runner: by `fork`, which returns its process, or else by executing it.
