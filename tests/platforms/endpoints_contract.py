@@ -64,7 +64,7 @@ class EndpointsContract:
             endpoint.deploy(tmp_path)
         with pytest.raises(ValueError, match="must be a whole number from 0 to 100, got 101"):
             endpoint.deploy(exported[1], 101)
-        with pytest.raises(ValueError, match="sum of shares must be 100, got '90'"):
+        with pytest.raises(ValueError, match="shares must add up to 100, got 90"):
             endpoint.split({version: 90})
         with pytest.raises(ValueError, match="version '0123456789abcdef' is not deployed"):
             endpoint.undeploy("0123456789abcdef")

@@ -259,7 +259,7 @@ def test_a_server_that_does_not_start_is_reported_with_its_last_words(config, ex
     endpoint.deploy(exported[0])
     os.kill(process_of(endpoint).pid, signal.SIGKILL)
     (endpoint.directory / "storage" / "release.json").write_text('{"shares": {"a": 7}}')
-    with pytest.raises(PlatformError, match=r"(?s)endpoint broken did not start.*sum of shares must be 100, got '7'"):
+    with pytest.raises(PlatformError, match=r"(?s)endpoint broken did not start.*shares must add up to 100, got 7"):
         LocalPlatform(config).endpoints.create("broken")
     endpoint.delete()
     assert not endpoint.directory.exists()
