@@ -42,6 +42,11 @@ def pytest_collection_finish():
     gc.enable()
 
 
+def pytest_unconfigure():
+    """Let go of these objects: libraries say at the end of the process what is left of theirs."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def shared_forkserver():
     """Keep a forkserver from test to test: the name of the test, which pytest puts into the environment, is per job."""

@@ -8,6 +8,7 @@ Raises:
   ImportError: a package is missing, or TensorFlow was imported with Keras 3.
 """
 
+import atexit
 import gc
 from importlib.util import find_spec
 from pathlib import PurePath
@@ -23,7 +24,8 @@ gc.disable()  # for the half million objects of TensorFlow
 try:
     import tensorflow as tf
 finally:
-    gc.freeze()  # they all stay: to look at them again and again takes nearly half of the time of the import
+    gc.freeze()  # they all stay: to look at them again and again takes a fifth of the time of the import
+    atexit.register(gc.unfreeze)  # DuckDB reports objects that are left at the end
     if _is_enabled:
         gc.enable()
 
