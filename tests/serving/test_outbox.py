@@ -3,7 +3,9 @@
 import json
 import random
 import socket
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import numpy as np
@@ -81,6 +83,26 @@ def cloud(monkeypatch):
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     with Recorder() as recorder:
         yield Cloud(recorder)
+
+
+def test_threads_may_put_at_the_same_time():
+    """A server may have many; without a lock two events get one number, and counts are missing."""
+    numbers, interval = [], sys.getswitchinterval()
+
+    class Sink:
+        def send(self, events):
+            numbers.extend(int(each.attributes["sequence"]) for each in events)
+
+    outbox = Outbox(Sink, seconds=0.001)
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: outbox.put(Decision(number), NOW), range(20_000)))
+    finally:
+        sys.setswitchinterval(interval)
+    counters = outbox.close()
+    assert counters["put"] == counters["delivered"] == 20_000
+    assert sorted(numbers) == list(range(20_000))
 
 
 def test_decisions_arrive_in_pubsub_as_they_were_with_their_event_id_as_attribute(cloud):

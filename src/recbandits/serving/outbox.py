@@ -63,6 +63,7 @@ class Outbox:
         self._open_sink, self._batch, self._seconds = open_sink, batch, seconds
         self._max_bytes, self._open_spool, self._spool = max_bytes, open_spool, None
         self._queue: deque[tuple] = deque()
+        self._lock = threading.Lock()
         self._bytes_put, self._bytes_taken = 0, 0  # one is written by who puts, the other by the thread
         self._instance, self._sequence = uuid.uuid4().hex, 0
         self._counts: Counter[str] = Counter()
@@ -77,16 +78,17 @@ class Outbox:
         A decision, such as a `Recommendation`, has its `size` in bytes, and `interaction(when, pass_prob)`, which the
         thread calls later. Its time has a zone.
         """
-        self._counts["put"] += 1
         size = decision.size
-        fill = (self._bytes_put - self._bytes_taken + size) / self._max_bytes
-        probability = pass_probability(fill)
-        if fill < 1 and (probability == 1 or random.random() < probability):
-            self._bytes_put += size
-            self._queue.append((decision, when, probability, self._sequence, size))
-            self._sequence += 1
-        else:
-            self._counts["dropped"] += 1
+        with self._lock:  # of the threads of a server
+            self._counts["put"] += 1
+            fill = (self._bytes_put - self._bytes_taken + size) / self._max_bytes
+            probability = pass_probability(fill)
+            if fill < 1 and (probability == 1 or random.random() < probability):
+                self._bytes_put += size
+                self._queue.append((decision, when, probability, self._sequence, size))
+                self._sequence += 1
+            else:
+                self._counts["dropped"] += 1
 
     @property
     def counters(self) -> dict[str, int]:
