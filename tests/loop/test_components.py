@@ -22,7 +22,7 @@ from recbandits.loop.simulated_users import STARS, SimulatedUsers
 from recbandits.loop.train import train
 from recbandits.platforms import choose
 from recbandits.platforms.pipelines import ALARM
-from recbandits.records import Verdict
+from recbandits.records import Interaction, Verdict, from_table
 from recbandits.serving.policy import load
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -156,11 +156,16 @@ def test_the_monitor_logs_the_numbers_of_the_window_and_of_the_change_to_the_one
     assert numbers["missing"] == pytest.approx(0.1, abs=0.05)
 
 
-def test_the_monitor_writes_alarms_into_the_log_from_which_cloud_monitoring_sends_them(project, datasets, capsys):
-    """Few users have reported within a tenth of a second."""
-    join, metrics = asdict(replace(STARS, window=0.1)), dsl.Metrics()
-    alarms = monitor.python_func(project.parameter, dsl.Dataset(uri=str(datasets[0])), join, metrics)
-    assert any("of the decisions have no reward" in alarm for alarm in alarms)
+def test_the_monitor_writes_alarms_into_the_log_from_which_cloud_monitoring_sends_them(project, tmp_path, capsys):
+    """In the second minute no client reports."""
+    start, warehouse, metrics = datetime(2026, 2, 1, 12, tzinfo=UTC), project.platform.warehouse, dsl.Metrics()
+    middle, end = (start + timedelta(seconds=seconds) for seconds in (60, 120))
+    import_log(warehouse, *simulate_log(project.users, 300, start, candidates=5))
+    decisions, _ = simulate_log(project.users, 300, middle, candidates=5)
+    warehouse.write(from_table(decisions, Interaction))
+    silent = project.ingest(tmp_path / "silent", middle, end)
+    alarms = monitor.python_func(project.parameter, dsl.Dataset(uri=str(silent)), asdict(STARS), metrics)
+    assert any("100.0% of the decisions have no reward" in alarm for alarm in alarms)
     lines = [f"{ALARM} {project.config.base}: {alarm}" for alarm in alarms]
     assert capsys.readouterr().out.splitlines() == lines
 

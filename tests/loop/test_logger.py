@@ -50,7 +50,7 @@ def test_a_duplicate_record_is_one_row(warehouse, record, table):
         (b"\xff\xfe", "'utf-8' codec can't decode"),
         (b"[1, 2]", "the JSON of Interaction must be an object"),
         (b"[" * 100_000, "maximum recursion depth exceeded"),
-        (REWARD.to_json().encode(), "Interaction has no 'value'"),
+        (REWARD.to_json().encode(), "field of Interaction must be one of event_id, .*, got 'value'"),
         (DECISION.to_json().replace("0.25", "1.5").encode(), r"propensity must be a number in \(0, 1\], got 1.5"),
         (DECISION.to_json().replace("hour", "\\ud800").encode(), "context must be a JSON object of texts, finite numb"),
     ],

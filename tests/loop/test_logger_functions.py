@@ -55,7 +55,7 @@ def test_what_is_no_record_is_taken_and_kept_aside(warehouse):
     assert posted("log_reward", DECISION.to_json().encode()) == 200
     (row,) = warehouse.query("SELECT topic, reason FROM quarantine").to_pylist()
     assert row["topic"] == "rewards"
-    assert row["reason"].startswith("Reward has no ")
+    assert row["reason"].startswith("field of Reward must be one of event_id, time, value, got ")
 
 
 def test_where_the_warehouse_cannot_be_written_the_message_is_refused_so_that_it_comes_again(tmp_path, monkeypatch):
