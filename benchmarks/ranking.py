@@ -6,6 +6,7 @@ BanditReplayBuffer, without checkpoints and summaries. The sizes, features, clic
 same on both sides. Every round runs the contenders one after the other; a ratio is formed within a round.
 """
 
+import logging
 import math
 import statistics
 import time
@@ -48,6 +49,7 @@ _TYPES = {
 
 def measure(_data):
     """Measure all sizes and policies; users and items are drawn anew."""
+    logging.getLogger().setLevel(logging.ERROR)  # TensorFlow Probability warns of a class of TF-Agents at every call
     return {"Batches per second of an online ranking agent": pd.DataFrame([row(*size) for size in SIZES])}
 
 
