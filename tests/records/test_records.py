@@ -27,6 +27,7 @@ from recbandits.records import (
     to_table,
 )
 from recbandits.records.fields import VERDICTS as VERDICT_KINDS
+from recbandits.records.schemas import convert_table
 
 NOON = datetime(2026, 5, 1, 12, 0, 0, 250, tzinfo=UTC)
 GOOD = {
@@ -193,9 +194,15 @@ def sentence(call, /, *arguments, **keywords):
     return None
 
 
-def test_true_in_a_column_of_objects_is_no_number():
-    frame = pd.DataFrame([GOOD[Reward], GOOD[Reward] | {"value": True}], dtype=object)
-    assert sentence(from_table, frame, Reward) == "value must be a finite number, got True"
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("value", True), ("value", "1"), ("event_id", 5), ("event_id", b"e"), ("time", NOON.replace(tzinfo=None))],
+)
+def test_a_data_frame_is_refused_by_row_with_the_sentence_of_the_record(name, value):
+    """Arrow would convert some of these values: a time without a zone would be one in UTC."""
+    frame = pd.DataFrame([GOOD[Reward], GOOD[Reward] | {name: value}], dtype=object)
+    assert sentence(from_table, frame, Reward) == f"row 1: {sentence(record, Reward, **{name: value})}"
+    assert sentence(convert_table, frame, Reward) == sentence(from_table, frame, Reward)
 
 
 @each_kind
@@ -348,10 +355,10 @@ def test_the_first_bad_row_is_named_in_a_sliced_table_of_many_chunks():
 def test_missing_columns_and_empty_tables():
     table = to_table([], Interaction)
     assert from_table(table, Interaction) == []
-    with pytest.raises(ValueError, match="column 'pass_prob' of Interaction is missing, there is event_id, time"):
+    with pytest.raises(ValueError, match=r"columns of Interaction must be complete, with 'pass_prob', got .*'time'"):
         from_table(table.drop_columns(["pass_prob"]), Interaction)
     wrong = to_table([record()]).drop_columns(["pass_prob"]).set_column(3, "user_id", pa.array([7.5]))
-    with pytest.raises(ValueError, match="column 'pass_prob' of Interaction is missing"):
+    with pytest.raises(ValueError, match="columns of Interaction must be complete, with 'pass_prob'"):
         from_table(wrong, Interaction)
     with pytest.raises(ValueError, match=f"user_id must be {USER}, got a column of double"):
         from_table(table.set_column(3, "user_id", pa.array([], pa.float64())), Interaction)
@@ -397,7 +404,7 @@ def test_a_missing_number_is_nan_in_a_column_of_pandas():
     with pytest.raises(ValueError, match=r"^row 0: low must be a finite number, or None, got .*inf"):
         from_table(frame.assign(low=[float("inf"), -0.3]), Verdict)
     rewards = to_table([record(Reward)]).to_pandas().assign(value=[float("nan")])
-    with pytest.raises(ValueError, match=r"^row 0: value must be a finite number, got None"):
+    with pytest.raises(ValueError, match=r"^row 0: value must be a finite number, got .*nan"):
         from_table(rewards, Reward)
 
 

@@ -1,7 +1,6 @@
 """Tables of records, and their schemas."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -65,11 +64,15 @@ def to_table(records: Sequence[Record], kind: type[Record] | None = None) -> pa.
 
 
 def from_table(table: pa.Table | pd.DataFrame, kind: type[AnyRecord]) -> list[AnyRecord]:
-    """Return the rows of a table as records; NaN in pandas is a missing value.
+    """Return the rows of a table as records; a missing value in a typed column of pandas is None where it may be.
 
     ValueError as of `convert_table`; or with the number of a row that makes no record, and the sentence of the record.
     """
-    rows = zip(*convert_table(table, kind).to_pydict().values(), strict=True)
+    if isinstance(table, pd.DataFrame):
+        _require_columns(table.columns, kind)
+        rows = zip(*(_list_values(table[name], field) for name, field in kind.fields.items()), strict=True)
+    else:
+        rows = zip(*convert_table(table, kind).to_pydict().values(), strict=True)
     records = []
     for number, values in enumerate(rows):
         try:
@@ -86,18 +89,17 @@ def convert_table(table: pa.Table | pd.DataFrame, kind: type[Record]) -> pa.Tabl
       Table of the fields with `arrow_schema(kind)`; narrow numbers become wider, times are converted to UTC.
 
     Raises:
-      ValueError: a column is missing, has another type, or lacks a value; the sentence names it.
+      ValueError: a column is missing, has another type, or lacks a value; the sentence names it. That of a table of
+        pandas is the one of `from_table`.
     """
     if isinstance(table, pd.DataFrame):
-        for name in table.columns.intersection([*kind.fields]):
-            if table[name].dtype == object and pa.types.is_floating(kind.fields[name].arrow):
-                table[name].map(partial(kind.fields[name].accept, name))  # Arrow would take True for a number
+        _require_columns(table.columns, kind)
         try:
-            table = pa.Table.from_pandas(table, preserve_index=False)
-        except WRONG_TYPE as error:
-            raise ValueError(f"a column must have values of one type: {error}") from None
-    for name in [name for name in kind.fields if name not in table.column_names]:
-        raise ValueError(f"column {name!r} of {kind.__name__} is missing, there is {', '.join(table.column_names)}")
+            columns = {name: _as_arrow(table[name], field) for name, field in kind.fields.items()}
+            return convert_table(pa.table(columns), kind)
+        except WRONG_TYPE:
+            return to_table(from_table(table, kind), kind)  # refuses the first row that makes no record
+    _require_columns(table.column_names, kind)
     converted = []
     for name, field in kind.fields.items():
         column = table[name]
@@ -112,6 +114,25 @@ def convert_table(table: pa.Table | pd.DataFrame, kind: type[Record]) -> pa.Tabl
         known = np.full(len(column), field.optional) | column.is_valid().to_numpy()
         require_rows(known, name, field.expected, np.full(len(column), None))
     return pa.Table.from_arrays(converted, schema=arrow_schema(kind))
+
+
+def _require_columns(names: Iterable, kind: type[Record]) -> None:
+    names = list(map(str, names))
+    for name in kind.fields:
+        require(name in names, f"columns of {kind.__name__}", f"complete, with {name!r}", names)
+
+
+def _list_values(column: pd.Series, field: Field) -> list:
+    if field.optional and column.dtype != object:
+        column = column.astype(object).where(column.notna(), None)
+    return column.tolist()
+
+
+def _as_arrow(column: pd.Series, field: Field) -> pa.Array:
+    """Return a column of pandas in Arrow, which would take True for a number and bytes for text in one of objects."""
+    if column.dtype == object:
+        return pa.array([field.accept(column.name, value) for value in column.tolist()], field.arrow)
+    return pa.array(column, from_pandas=field.optional)
 
 
 def _can_hold(wanted: pa.DataType, given: pa.DataType) -> bool:
