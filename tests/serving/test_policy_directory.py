@@ -239,7 +239,7 @@ def test_200_mutated_manifests_get_a_sentence_each_or_are_served(copy, sealed):
 def test_arrays_that_do_not_fit_get_a_sentence(copy, name):
     """Each array in turn is missing, of text, of another size, or infinite; sealed anew."""
     settings, _ = manifest.read(copy)
-    content = {key: settings[key] for key in ("scorer", "exploration", "arms", "items", "titles", "summary")}
+    content = {key: settings[key] for key in policy._SETTINGS}
     with np.load(copy / name) as arrays:
         arrays = dict(arrays)
     for key, array in arrays.items():
@@ -256,6 +256,40 @@ def test_arrays_that_do_not_fit_get_a_sentence(copy, name):
             manifest.seal(copy, content)
             with pytest.raises(ValueError, match=r"^policy copy cannot be served: .{10,300}$"):
                 policy.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activation": np.array("sine")}, "activation of the scorer must be one of relu, elu, got 'sine'"),
+        ({"head_0_kernel": np.ones((2, 1), int)}, "arrays of the scorer must be floats, got 'int64'"),
+    ],
+)
+def test_a_scorer_of_another_kind_is_refused_before_the_first_request(copy, change, message):
+    """It would give finite scores, or be asked for its activation when a policy without features answers."""
+    settings, _ = manifest.read(copy)
+    with np.load(copy / "scorer.npz") as arrays:
+        np.savez(copy / "scorer.npz", **(dict(arrays) | change))
+    manifest.seal(copy, {name: settings[name] for name in policy._SETTINGS})
+    with pytest.raises(ValueError, match=message):
+        policy.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("arms", ["a", "a"], "ids that are all different, or null"),
+        ("scorer", 1, "true or false"),
+        ("items", 1.5, "a whole number, or null"),
+        ("titles", {"101": 5}, "texts by id"),
+        ("exploration", {"name": "softmax"}, "the name and the value of a method"),
+    ],
+)
+def test_a_seal_that_does_not_describe_a_policy_is_refused_by_its_field(copy, name, value, expected):
+    settings, _ = manifest.read(copy)
+    manifest.seal(copy, {each: settings[each] for each in policy._SETTINGS} | {name: value})
+    with pytest.raises(ValueError, match=f"^policy copy: {name} must be {expected}, got "):
+        policy.load(copy)
 
 
 def test_a_policy_that_was_replaced_is_not_mixed_with_its_successor(copy):

@@ -5,7 +5,7 @@ Loading and recommending need no TensorFlow, so that servers start fast and stay
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import FINITE, replacing, require
+from recbandits.checks import FINITE, replacing, require, whole
 from recbandits.data.features import FILE, GLOBAL, PER_ARM, Features
 from recbandits.data.rating_features import RatingFeatures
 from recbandits.exploration import Exploration
-from recbandits.records.fields import TEXT, read_id
+from recbandits.records.fields import NAMES, TEXT, read_id
 from recbandits.serving import manifest
 from recbandits.serving.manifest import local_directory
 from recbandits.serving.scorer import Scorer
@@ -166,17 +166,32 @@ def load(directory: str | Path) -> ServedPolicy:
     """
     with local_directory(directory) as local:
         settings, contents = manifest.read(local)
+    for name, (expected, accepts) in _SETTINGS.items():
+        try:
+            accepted = accepts(settings[name])
+        except Exception:  # of a constructor, each in its way, or for a setting that is missing
+            accepted = False
+        require(accepted, f"policy {local.name}: {name}", expected, settings.get(name, "none"))
     try:
-        scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if _SCORER in contents else None
+        scorer = Scorer.load(io.BytesIO(contents[_SCORER])) if settings["scorer"] else None
         features = Features.load(io.BytesIO(contents[FILE])) if FILE in contents else None
         summary = TrainingSummary(**settings["summary"]) if settings["summary"] else None
-        settings |= {"titles": read_titles(settings["titles"]), "summary": summary}
-        policy = ServedPolicy(local, settings, scorer, features)
+        policy = ServedPolicy(local, settings | {"summary": summary}, scorer, features)
         policy.check()
     except Exception as error:  # sealed, but no policy: NumPy and others say why, each in its way
         reason = " ".join(f"{type(error).__name__}, {error}".split())
         raise ValueError(f"policy {local.name} cannot be served: {reason:.300}") from error
     return policy
+
+
+_SETTINGS: dict[str, tuple[str, Callable]] = {  # of a policy's seal, by what each must be
+    "scorer": ("true or false", lambda value: isinstance(value, bool)),
+    "exploration": ("the name and the value of a method", lambda value: len(value) == 2 and Exploration(**value)),
+    "arms": ("ids that are all different, or null", lambda value: value is None or NAMES.accept("arms", value)),
+    "items": ("a whole number, or null", lambda value: value is None or whole(0).accepts(value)),
+    "titles": ("texts by id", lambda value: all(isinstance(title, str) for title in value.values())),
+    "summary": ("what was recorded, or null", lambda value: value is None or TrainingSummary(**value)),
+}
 
 
 def describe(directory: str | Path) -> pd.Series:

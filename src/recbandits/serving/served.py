@@ -16,7 +16,7 @@ from recbandits.exploration.probabilities import Rng
 from recbandits.records.fields import read_id
 from recbandits.serving import manifest
 from recbandits.serving.decisions import Decisions, Recommendation
-from recbandits.serving.scorer import JOINS, Scorer
+from recbandits.serving.scorer import ACTIVATIONS, JOINS, Scorer
 
 _PAIRS = 65_536  # requests times candidates scored at a time
 
@@ -50,7 +50,11 @@ class ServedPolicy:
         """Score an item for an empty request, if the policy can: its parts fit together, or an error says why not."""
         if self._scorer is None:
             return
-        require(self._scorer.join in JOINS, "join of the scorer", one_of(JOINS).expected, self._scorer.join)
+        for name, known in {"join": JOINS, "activation": [*ACTIVATIONS]}.items():
+            value = getattr(self._scorer, name)
+            require(value in known, f"{name} of the scorer", one_of(known).expected, value)
+        for array in (each for tower in self._scorer[2:] for layer in tower for each in layer):
+            require(array.dtype.kind == "f", "arrays of the scorer", "floats", array.dtype.name)
         if self.features is None:
             return
         require(bool(self._ids), "candidates", "at least one", self._ids)
