@@ -1,6 +1,7 @@
 """Events of a server are sent in the background with the right weights, or counted as lost."""
 
 import json
+import os
 import random
 import socket
 import sys
@@ -83,6 +84,22 @@ def cloud(monkeypatch):
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
     with Recorder() as recorder:
         yield Cloud(recorder)
+
+
+def test_a_forked_process_is_refused_and_the_decisions_of_its_parent_are_delivered():
+    """It has no thread that would send them."""
+    sink, outbox = waiting_sink()
+    outbox.put(Decision(0), NOW)
+    child = os.fork()
+    if child == 0:
+        try:
+            outbox.put(Decision(1), NOW)
+        except RuntimeError as error:
+            os._exit(0 if "make one in each process, after the fork" in str(error) else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    sink.open.set()
+    assert outbox.close()["delivered"] == 1
 
 
 def test_threads_may_put_at_the_same_time():

@@ -13,6 +13,7 @@ into the record as `pass_prob`. So the log is unbiased, with each record weighte
 """
 
 import logging
+import os
 import random
 import threading
 import time
@@ -64,7 +65,7 @@ class Outbox:
         self._max_bytes, self._open_spool, self._spool = max_bytes, open_spool, None
         self._queue: deque[tuple] = deque()
         self._lock = threading.Lock()
-        self._bytes_put, self._bytes_taken = 0, 0  # one is written by who puts, the other by the thread
+        self._bytes, self._process = 0, os.getpid()
         self._instance, self._sequence = uuid.uuid4().hex, 0
         self._counts: Counter[str] = Counter()
         self._closing, self._given_up = threading.Event(), False
@@ -76,15 +77,17 @@ class Outbox:
         """Keep a decision or drop it; never waits, and never raises because of the sink.
 
         A decision, such as a `Recommendation`, has its `size` in bytes, and `interaction(when, pass_prob)`, which the
-        thread calls later. Its time has a zone.
+        thread calls later. Its time has a zone. RuntimeError in a forked process, which has no such thread.
         """
+        if os.getpid() != self._process:
+            raise RuntimeError("an Outbox works in the process that made it: make one in each process, after the fork")
         size = decision.size
         with self._lock:  # of the threads of a server
             self._counts["put"] += 1
-            fill = (self._bytes_put - self._bytes_taken + size) / self._max_bytes
+            fill = (self._bytes + size) / self._max_bytes
             probability = pass_probability(fill)
             if fill < 1 and (probability == 1 or random.random() < probability):
-                self._bytes_put += size
+                self._bytes += size
                 self._queue.append((decision, when, probability, self._sequence, size))
                 self._sequence += 1
             else:
@@ -100,16 +103,15 @@ class Outbox:
         """
         counts = {name: self._counts[name] for name in _COUNTERS}
         settled = sum(counts[name] for name in ("dropped", "delivered", "failed", "spooled"))
-        waiting = counts["put"] - settled
-        if self._given_up:
-            counts["failed"], waiting = counts["failed"] + waiting, 0
-        return counts | {"waiting": waiting, "bytes": self._bytes_put - self._bytes_taken}
+        return counts | {"waiting": counts["put"] - settled, "bytes": self._bytes}
 
     def close(self, timeout: float = 10.0) -> dict[str, int]:
         """Deliver what waits, for at most so many seconds, and end; what is left then has failed. Return `counters`."""
         self._closing.set()
         self._thread.join(timeout)
-        self._given_up = True
+        with self._lock:
+            self._given_up = True
+            self._counts["failed"] += self.counters["waiting"]
         return self.counters
 
     def _run(self):
@@ -120,7 +122,8 @@ class Outbox:
             while self._queue and not self._given_up:
                 events, size = self._take()
                 self._deliver(events)
-                self._bytes_taken += size
+                with self._lock:
+                    self._bytes -= size
             if self._spool is not None and time.monotonic() >= self._next_attempt:
                 self._replay()
         if self._spool is not None:
@@ -147,7 +150,7 @@ class Outbox:
                 attributes = {"instance": self._instance, "sequence": str(sequence)}
                 events.append(Event(record.event_id, record.to_json(), attributes))
             except BaseException as error:  # the thread must not end
-                self._counts["failed"] += 1
+                self._count("failed", 1)
                 logging.warning("a decision could not be logged: %r", error)
         return events, size
 
@@ -158,8 +161,8 @@ class Outbox:
             if closing and self._keep(events):
                 return
             if (refused := self._send(events)) is not None:
-                self._counts["failed"] += refused
-                self._counts["delivered"] += len(events) - refused
+                self._count("failed", refused)
+                self._count("delivered", len(events) - refused)
                 return
             if not closing and self._keep(events):
                 return
@@ -172,8 +175,13 @@ class Outbox:
             kept = self._spool is not None and self._spool.append(events)
         except BaseException as error:  # the thread must not end
             logging.warning("events cannot be kept on the disk: %r", error)
-        self._counts["spooled"] += kept * len(events)
+        self._count("spooled", kept * len(events))
         return kept
+
+    def _count(self, name, number):
+        """Count events, unless `close` has counted them already."""
+        with self._lock:
+            self._counts[name] += 0 if self._given_up else number
 
     def _send(self, events):
         """Return how many events the sink refused; None where it was not reached and is tried again after a pause."""
@@ -209,8 +217,8 @@ class Outbox:
                     return
                 if (refused := self._send(events)) is None:
                     return
-                self._counts["replay_failed"] += refused
-                self._counts["replayed"] += len(events) - refused
+                self._count("replay_failed", refused)
+                self._count("replayed", len(events) - refused)
         except Exception as error:  # the thread must not end
             logging.warning("the events on the disk cannot be read: %r", error)
 
