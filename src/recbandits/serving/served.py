@@ -44,7 +44,6 @@ class ServedPolicy:
         self.candidates = arms if features is None or self.has_arms else features.item_ids
         self._ids = [] if self.candidates is None else self.candidates.tolist()
         self._rows = {name: row for row, name in enumerate(self._ids)}
-        self._all_rows = np.arange(len(self._ids))[None]
 
     def check(self) -> None:
         """Score an item for an empty request, if the policy can: its parts fit together, or an error says why not."""
@@ -129,7 +128,7 @@ class ServedPolicy:
     ) -> Decisions:
         """Choose one candidate, the first of a slate, for each of many requests; see `scores` and `recommend`."""
         rows, mask = self._find_rows(context, candidates, mask)
-        if candidates is not None:
+        if rows is not None:
             require_rows(distinct(rows, mask), "candidates", "different from each other", candidates)
         scores = self._score(context, rows, mask, candidate_features)
         probabilities = self.exploration.probabilities(scores, mask)
@@ -189,10 +188,10 @@ class ServedPolicy:
         return self.features
 
     def _choose_from(self, candidates, new_items):
-        """Return the ids of candidates, and their rows int [1, c], -1 for those that are only new."""
+        """Return the ids of candidates, and their rows int [1, c], -1 for those that are only new; None for all."""
         require(not new_items or not self.has_arms, "new_items", "empty for a policy with fixed arms", [*new_items])
         if candidates is None and not new_items:
-            return self._ids.copy(), self._all_rows
+            return self._ids.copy(), None
         if candidates is None:
             ids = [*self._ids, *(name for name in new_items if name not in self._rows)]
         else:
@@ -213,7 +212,7 @@ class ServedPolicy:
         return items
 
     def _find_rows(self, context, candidates, mask):
-        """Return the rows of candidates int [n, k], and the mask bool [n, k]."""
+        """Return the rows of candidates int [n, k], None for all of each request, and the mask bool [n, k]."""
         self._require_scorer()
         require(isinstance(context, pd.DataFrame), "context", "a table of raw columns", type(context).__name__)
         n, ids = len(context), None if candidates is None else np.asarray(candidates, object)
@@ -221,7 +220,7 @@ class ServedPolicy:
         require(shape[1] > 0, "number of candidates", "at least 1", 0)
         mask = np.ones(shape, bool) if mask is None else require_shape(np.asarray(mask, bool), "mask", *shape)
         if ids is None:
-            return np.broadcast_to(self._all_rows, shape), mask
+            return None, mask
         named = pd.Index(ids[mask], dtype=object)  # which pandas would otherwise look through for their type
         positions = self.candidates.get_indexer(named)
         if (other := np.flatnonzero(positions < 0)).size:  # whole numbers, or unknown
@@ -243,17 +242,20 @@ class ServedPolicy:
         scores, size = np.empty(mask.shape), max(1, _PAIRS // mask.shape[1])
         for start in range(0, len(encoded), size):
             part = slice(start, start + size)
-            scores[part] = self._score_part(encoded[part], rows[part], [values[part] for values in numbers.values()])
+            part_rows = None if rows is None else rows[part]
+            scores[part] = self._score_part(encoded[part], part_rows, [values[part] for values in numbers.values()])
         scores[~mask] = -np.inf
         return scores
 
     def _score_part(self, encoded, rows, numbers, items=None):
-        """Return scores [n, k] of rows of items; `items` are their encoded columns, if not as known."""
+        """Return scores [n, k] of rows of items, None for all; `items` are their encoded columns, if not as known."""
         context = self.features.context(encoded)
         if self.has_arms:
-            return np.take_along_axis(self._scorer.scores(context), rows, axis=1)
+            scores = self._scorer.scores(context)
+            return scores if rows is None else np.take_along_axis(scores, rows, axis=1)
         if items is None:
-            items = self.features.items.take(rows, axis=0)
+            items = self.features.items if rows is None else self.features.items.take(rows, axis=0)
+            items = np.broadcast_to(items, (len(encoded), *items.shape[-2:]))
         return self._scorer.scores(context, self.features.per_arm(encoded, items, numbers))
 
     def _read_numbers(self, candidate_features, mask):
