@@ -123,6 +123,14 @@ def test_a_replay_that_is_interrupted_goes_on_where_it_was(path):
     assert outbox.close()["retried"] == 1
 
 
+def test_a_file_that_others_could_read_becomes_that_of_this_user_alone(path):
+    fill(path, range(3))
+    path.chmod(0o644)
+    Spool(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stored(path) == ["e0", "e1", "e2"]
+
+
 @pytest.mark.parametrize("content", [b"no database", b"SQLite format 3\0" + b"x" * 5000])
 def test_a_file_that_is_damaged_is_left_alone(path, content, monkeypatch):
     path.parent.mkdir()

@@ -122,6 +122,12 @@ def test_other_shares_are_refused(shares, sentence):
             make(shares)
 
 
+@pytest.mark.parametrize("document", [None, {"previous": None}, {"shares": {"a": 100}, "more": 1}])
+def test_other_documents_are_refused(document):
+    with pytest.raises(ValueError, match="a release must be an object with 'shares'"):
+        TrafficSplit.of(document)
+
+
 def test_a_release_survives_its_document():
     release = TrafficSplit({"a": 90, "b": 10}, previous={"a": 100})
-    assert TrafficSplit(**vars(release)) == release
+    assert TrafficSplit.of(vars(release)) == release

@@ -89,10 +89,12 @@ class Spool:
         self._path, self._replayed = Path(path), 0
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        owner = os.fstat(file).st_uid
-        os.close(file)
-        if owner != os.geteuid():  # its events would be published as this server's
-            raise PermissionError(f"{path} must belong to this user")
+        try:
+            if os.fstat(file).st_uid != os.geteuid():  # its events would be published as this server's
+                raise PermissionError(f"{path} must belong to this user")
+            os.fchmod(file, 0o600)
+        finally:
+            os.close(file)
         flush(self._path.parent)
         self._database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:

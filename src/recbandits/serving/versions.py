@@ -55,6 +55,13 @@ class TrafficSplit:
             if sum(shares.values()) != 100:
                 raise ValueError(f"shares must add up to 100, got {' + '.join(map(str, shares.values()))}")
 
+    @classmethod
+    def of(cls, document: Any) -> "TrafficSplit":
+        """Read a release from a parsed JSON document, as `vars` gives one; anything else is a ValueError."""
+        known = isinstance(document, dict) and {"shares"} <= document.keys() <= {"shares", "previous"}
+        require(known, "a release", "an object with 'shares', and perhaps 'previous'", document)
+        return cls(**document)
+
     def version(self, key: Any) -> str:
         """Return the version that answers a user, by a key such as the id, of which the `str` counts."""
         shares = {version: share for version, share in self.shares.items() if share}
@@ -168,12 +175,7 @@ def read(uri: str | Path) -> TrafficSplit | None:
     """Read the release of a directory or a gs:// URI; None where it has none, ValueError for something else."""
     try:
         content = read_bytes(f"{uri}/{FILE}")
-        if content is None:
-            return None
-        document = json.loads(content)
-        known = isinstance(document, dict) and {"shares"} <= document.keys() <= {"shares", "previous"}
-        require(known, "it", "an object with 'shares', and perhaps 'previous'", document)
-        return TrafficSplit(**document)
+        return None if content is None else TrafficSplit.of(json.loads(content))
     except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{uri}/{FILE} cannot be read: {reason(error)}") from error
 

@@ -215,7 +215,7 @@ class StickyEndpoint(GcpEndpoint):
         if (blob := bucket.get_blob(name)) is None:
             return None, (bucket.blob(name), 0)
         generation = blob.generation  # which reading may forget
-        release = TrafficSplit(**json.loads(blob.download_as_bytes()))
+        release = TrafficSplit.of(json.loads(blob.download_as_bytes()))
         return release if _numbers(self._look()) else None, (blob, generation)
 
     def _write(self, release, state):
