@@ -262,6 +262,11 @@ def test_a_dataset_that_was_changed_or_is_incomplete_is_refused(records, feature
         read_manifest(directory)
 
 
+def test_a_title_that_is_no_text_is_refused(records, features, tmp_path):
+    with pytest.raises(ValueError, match="title of item 1 must be text, got 5"):
+        ingest(make_warehouse(records), START, END, RULE, features, tmp_path, titles={"1": 5})
+
+
 def test_a_window_without_a_decision_is_refused(records, features, tmp_path):
     with pytest.raises(ValueError, match=r"decisions from 2026-01-01T12:01:00\+00:00 to .* must be at least 1, got 0"):
         ingest(make_warehouse(records), END, END + timedelta(days=1), RULE, features, tmp_path)

@@ -80,6 +80,12 @@ def test_a_candidate_that_learnt_from_poisoned_rewards_is_stopped_by_the_gate(us
     assert loop.release(candidate, loop.judge(candidate)).kind == "deployed"
 
 
+def test_a_candidate_before_the_first_policy_has_nothing_to_be_judged_against(users):
+    loop = Loop(users, SETTINGS)
+    with pytest.raises(ValueError, match="a candidate is judged against what serves, and nothing serves yet"):
+        loop.judge(None)
+
+
 def test_a_deployed_policy_that_turns_bad_is_rolled_back_by_the_guardrail(users):
     """It passed the gate, was promoted, and then decides the opposite, as by features that were mixed up."""
     loop = Loop(users, dataclasses.replace(SETTINGS, guardrail=Guardrail(canary=30, holdback=20, least=50, most=500)))

@@ -17,6 +17,7 @@ from recbandits.data.features import FILE as FEATURES
 from recbandits.data.features import Features
 from recbandits.platforms.warehouse import Join, Warehouse
 from recbandits.records import Interaction, Log, Quarantined, Reward, from_table
+from recbandits.serving.policy import read_titles
 
 DECISIONS, MANIFEST, TITLES, TRAIN = "decisions.parquet", "manifest.json", "titles.json", "train"
 TOPIC = "ingester"  # of the entries that are quarantined here
@@ -100,7 +101,7 @@ def ingest(
         "held_out": int(held_out.sum()),
         "candidates": pc.max(pc.list_value_length(table["candidates"])).as_py(),
         "policy_versions": dict(sorted(Counter(table["policy_version"].to_pylist()).items())),
-        "files": _write(Path(directory), table, held_out, features, titles or {}),
+        "files": _write(Path(directory), table, held_out, features, read_titles(titles)),
     }
     manifest["digest"] = _digest(manifest)
     write_text(Path(directory, MANIFEST), json.dumps(manifest, indent=1) + "\n")

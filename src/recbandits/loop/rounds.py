@@ -130,8 +130,9 @@ class MemoryCore(Core):
         return MemoryModel(policy.version, policy, agent, end, log.take(np.flatnonzero(held_out)))
 
     def judge(self, candidate: MemoryModel) -> Judgement:
-        """Judge a candidate against what serves."""
-        serving = self.models[serving_version(self.endpoint) or ""]
+        """Judge a candidate against what serves; ValueError where nothing does."""
+        if (serving := self.serving()) is None:
+            raise ValueError("a candidate is judged against what serves, and nothing serves yet")
         return judge_log(candidate.held_out, candidate.policy, serving.policy, self.settings.gate)
 
     def deploy(self, candidate: MemoryModel, judgement: Judgement | None, now: datetime) -> Verdict:

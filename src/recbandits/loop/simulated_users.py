@@ -186,7 +186,10 @@ class SimulatedUsers:
     @classmethod
     def load(cls, directory: str | Path) -> "SimulatedUsers":
         """Read the users that `save` wrote; FileNotFoundError if there are none."""
-        with np.load(Path(directory, FILE), allow_pickle=False) as parts:
+        file = Path(directory, FILE)
+        if not file.is_file():
+            raise FileNotFoundError(f"there are no simulated users in {directory}: it has no {FILE}")
+        with np.load(file, allow_pickle=False) as parts:
             values = {name: part if part.ndim else part.item() for name, part in parts.items()}
         fields = {field.name: values[f"model_{field.name}"] for field in dataclasses.fields(Factorization)}
         settings = {name: values[name] for name in _SETTINGS}
