@@ -29,6 +29,11 @@ class SeedStream(tf.Module):
         return self._position.assign_add([0, 1])
 
 
+def split_seed(seed: tf.Tensor, part: int) -> tf.Tensor:
+    """Return one of two seeds int [2] made from that of a decision: part 0 draws its scores, and part 1 its action."""
+    return tf.random.experimental.stateless_split(seed, 2)[part]
+
+
 def draw(probabilities: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Draw one action int32 per row of probabilities [batch, arms], which sum to 1; arms of probability 0 never.
 
@@ -137,15 +142,14 @@ class ScoringPolicy(tf_policy.TFPolicy):
 
     def _action(self, time_step, policy_state, seed=None):
         seed = self._seeds.next() if seed is None else tf.cast(tf.broadcast_to(seed, [2]), tf.int64)
-        score_seed, action_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-        scores = self.scores(time_step.observation, score_seed)
-        action = self._choose(scores, time_step.observation, action_seed)
+        scores = self.scores(time_step.observation, split_seed(seed, 0))
+        action = self._choose(scores, time_step.observation, seed)
         return policy_step.PolicyStep(action, policy_state, self._make_info(time_step.observation, action))
 
     def _choose(self, scores, observation, seed):
         if self._explore is None:
             return tf.argmax(scores, axis=1, output_type=tf.int32)
-        return draw(self._explore(scores, self._mask(observation)), seed)
+        return draw(self._explore(scores, self._mask(observation)), split_seed(seed, 1))
 
     def _make_info_spec(self, features):
         if isinstance(features, dict) and self._keeps_chosen_arm:

@@ -7,7 +7,7 @@ from recbandits.tf import tf
 import numpy as np
 from tf_agents.typing import types
 
-from recbandits.agents.agent import GLOBAL, PER_ARM, ScoringPolicy
+from recbandits.agents.agent import GLOBAL, PER_ARM, ScoringPolicy, split_seed
 from recbandits.checks import require
 from recbandits.exploration import plackett_luce
 
@@ -133,7 +133,8 @@ class SlatePolicy(ScoringPolicy):
         """Return Gumbel noise float64 [slots, batch, items]; zeros for a greedy policy."""
         if self._greedy:
             return [tf.zeros([], tf.float64)] * slots
-        uniforms = tf.random.stateless_uniform(tf.concat([[slots], tf.shape(scores)], axis=0), seed, dtype=tf.float64)
+        shape = tf.concat([[slots], tf.shape(scores)], axis=0)
+        uniforms = tf.random.stateless_uniform(shape, split_seed(seed, 1), dtype=tf.float64)
         return -tf.math.log(-tf.math.log(uniforms))
 
 
