@@ -82,10 +82,10 @@ def first_values(rewards):
     return values
 
 
-def test_requests_come_at_the_rate_each_with_its_visits(users):
-    """2.5 s at 40 requests/s, looked at every 10 ms: 100 requests of 3 visits."""
+def test_visits_come_at_the_rate_so_many_in_a_request(users):
+    """2.5 s at 120 visits/s, looked at every 10 ms: 100 requests of 3 visits."""
     endpoint = FirstCandidateEndpoint()
-    simulator, clock = make_simulator(users, endpoint, rate=40, instances=3, candidates=5)
+    simulator, clock = make_simulator(users, endpoint, rate=120, instances=3, candidates=5)
     for _ in range(251):
         simulator.ask_due()
         clock.advance(0.01)
@@ -95,7 +95,7 @@ def test_requests_come_at_the_rate_each_with_its_visits(users):
 
 
 def test_visits_that_are_overdue_by_more_than_a_second_are_missed(users):
-    """After 10 s without a look, at 40 requests/s: 40 visits are made up for, 360 are missed."""
+    """After 10 s without a look, at 40 visits/s: 40 visits are made up for, 360 are missed."""
     endpoint = FirstCandidateEndpoint()
     simulator, clock = make_simulator(users, endpoint, rate=40)
     simulator.ask_due()

@@ -1,7 +1,7 @@
 """The function that Cloud Scheduler calls, through functions-framework: visits at a rate, and rewards in the topic."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import functions_framework
 import pytest
@@ -68,10 +68,10 @@ def client():
 
 
 def test_visits_are_answered_and_their_rewards_are_published(config, endpoint, client):
-    """1 s at 20 requests/s of 2 visits, as many as this machine manages; what is reported is what the topic has."""
+    """1 s at 40 visits/s, 2 in a request, as many as this machine manages; what is reported is what the topic has."""
     messages = LocalPlatform(config).messages
     subscription = messages.subscription("rewards", messages.topic("rewards"))
-    counts = client.post("/", json={"seconds": 1, "rate": 20, "instances": 2}).get_json()
+    counts = client.post("/", json={"seconds": 1, "rate": 40, "instances": 2}).get_json()
     assert 2 <= counts["visits"] == counts["answered"] == endpoint.visits
     assert counts["visits"] % 2 == 0
     assert endpoint.sizes == {SETTINGS.candidates}, "of the loop, not of the class"
@@ -80,6 +80,14 @@ def test_visits_are_answered_and_their_rewards_are_published(config, endpoint, c
     rewards = [Reward.from_json(message.data.decode()) for message in messages.take(subscription, 100)]
     assert {reward.event_id for reward in rewards} <= {f"event-{number}" for number in range(endpoint.visits)}
     assert all(1 <= reward.value <= 5 for reward in rewards)
+
+
+def test_the_rate_is_that_of_the_loop(config, endpoint, client, monkeypatch):
+    """1 s at 40 visits/s, 5 in a request."""
+    monkeypatch.setenv("RECBANDITS_SETTINGS", json.dumps(asdict(replace(SETTINGS, rate=40.0))))
+    visits = client.post("/", json={"seconds": 1}).get_json()["visits"]
+    assert 10 < visits <= 40
+    assert visits % 5 == 0
 
 
 def test_visits_of_an_endpoint_that_is_away_are_counted(config, endpoint, client):

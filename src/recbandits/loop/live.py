@@ -32,9 +32,8 @@ class Loop:
     """One loop on this machine; as a context, it ends the processes that it started.
 
     Its configuration differs from the one that is given in the artifacts directory alone, which is `directory` and has
-    all that it makes; its rate is of visits. `models` is the directory of the models that were trained, by version.
-    After `prepare` there are also `users`, `topics` (dict from "interactions" and "rewards" to the full name), `core`
-    and `simulator`.
+    all that it makes. `models` is the directory of the models that were trained, by version. After `prepare` there are
+    also `users`, `topics` (dict from "interactions" and "rewards" to the full name), `core` and `simulator`.
     """
 
     def __init__(self, config: Config, settings: Settings):
@@ -76,9 +75,10 @@ class Loop:
         self.topics = {name: messages.topic(name) for name in LOGGERS}
         log = self.topics["interactions"]
         self.core = PipelineCore(self.platform, self.endpoint, self.settings, self.directory / "users", log)
-        rewards, rate = messages.publisher(self.topics["rewards"]), self.settings.rate / _INSTANCES
-        options: dict = {"instances": _INSTANCES, "candidates": self.settings.candidates}
-        self.simulator = Simulator(self.users, self.endpoint, rewards, rate, self.settings.seed, **options)
+        rewards = messages.publisher(self.topics["rewards"])
+        settings = self.settings
+        options: dict = {"seed": settings.seed, "instances": _INSTANCES, "candidates": settings.candidates}
+        self.simulator = Simulator(self.users, self.endpoint, rewards, settings.rate, **options)
 
     def start(self) -> None:
         """Start the endpoint and the functions, all at once, unless they run: also those that were killed."""

@@ -105,7 +105,7 @@ class Settings:
     exploration: Exploration = field(default_factory=lambda: Exploration("softmax", 0.2))  # of the served policy
     gate: Gate = Gate()
     guardrail: Guardrail = Guardrail()
-    rate: float = 100.0  # decisions per second of the simulator
+    rate: float = 100.0  # visits per second of the simulated users
     seed: int = 0  # of everything random
 
     def __post_init__(self):

@@ -38,8 +38,8 @@ def linear_drift(start: datetime, seconds: float) -> Callable[[datetime], float]
 class Simulator:
     """Visits of an endpoint.
 
-    The endpoint gets `rate` requests per second, each of so many instances, which are visits; any error means that they
-    were not answered. The publisher has `send(records)`, which returns when a list of `Reward` is delivered, and raises
+    The endpoint gets `rate` visits per second, so many instances in a request; any error means that they were not
+    answered. The publisher has `send(records)`, which returns when a list of `Reward` is delivered, and raises
     if it may not be. The clock, by default the time of day, returns an aware datetime.
 
     Attributes:
@@ -96,12 +96,13 @@ class Simulator:
                 insort(self._reports, report, key=_TIME)
 
     def ask_due(self) -> None:
-        """Make the requests that are due at the rate by now, since the first call."""
+        """Make the requests that are due by now, since the first call."""
         now = self._clock()
         self._start = self._start or now
-        due = int((now - self._start).total_seconds() * self._rate) - self._requests
+        rate = self._rate / self._instances
+        due = int((now - self._start).total_seconds() * rate) - self._requests
         self._requests += due
-        missed = max(0, due - max(1, int(_BEHIND * self._rate)))
+        missed = max(0, due - max(1, int(_BEHIND * rate)))
         self.counts["missed"] += missed * self._instances
         self.ask(due - missed)
 

@@ -20,24 +20,24 @@ from recbandits.loop.simulated_users import SimulatedUsers
 from recbandits.platforms import choose
 from recbandits.serving.manifest import local_directory
 
-DEFAULTS = {"seconds": 5.0, "rate": 10.0, "instances": 1}
+DEFAULTS = {"seconds": 5.0, "instances": 5}  # the rate is that of the loop
 PATIENCE = 30.0  # seconds that the last reports get
 
 
 @functions_framework.http
 def simulate(request: Any) -> dict | tuple[dict, int]:
-    """Make `rate` requests per second of `instances` visits for `seconds`, wait for their reports, and count."""
+    """Make `rate` visits per second, `instances` in a request, for `seconds`; wait for their reports, and count."""
     values = DEFAULTS | (request.get_json(silent=True) or {})
-    rules = dict.fromkeys(DEFAULTS, checks.POSITIVE) | {"instances": checks.whole()}
+    rules = {"seconds": checks.POSITIVE, "rate": checks.POSITIVE, "instances": checks.whole()}
     if refused := [name for name, value in values.items() if name not in rules or not rules[name].accepts(value)]:
-        expected = f"one of {', '.join(DEFAULTS)} and a positive number, of instances a whole one"
+        expected = f"one of {', '.join(rules)} and a positive number, of instances a whole one"
         return {"error": f"{refused[0]} must be {expected}"}, 400
-    config = Config.load()
+    config, settings = Config.load(), settings_from(json.loads(os.environ["RECBANDITS_SETTINGS"]))
     platform = choose(config)
     publisher = platform.messages.publisher(platform.messages.topic("rewards"))
-    candidates = settings_from(json.loads(os.environ["RECBANDITS_SETTINGS"])).candidates
-    options = {"rate": values["rate"], "instances": values["instances"], "seed": None, "candidates": candidates}
-    simulator = Simulator(_users(), platform.endpoints.create(config.endpoint), publisher, **options)
+    rate = values.get("rate", settings.rate)
+    options = {"seed": None, "instances": values["instances"], "candidates": settings.candidates}
+    simulator = Simulator(_users(), platform.endpoints.create(config.endpoint), publisher, rate, **options)
     stop = threading.Event()
     threading.Timer(values["seconds"], stop.set).start()
     simulator.run(stop)
