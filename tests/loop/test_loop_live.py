@@ -28,6 +28,7 @@ from recbandits.loop.__main__ import decided, main, run, settings_of
 from recbandits.loop.canary import find_experiment
 from recbandits.loop.live import Loop
 from recbandits.loop.page import gain_sentence, rounds_of, true_values, write_page
+from recbandits.loop.settings import Settings
 from recbandits.platforms.local.warehouse import LocalWarehouse
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Verdict
@@ -264,14 +265,22 @@ def test_options_that_cannot_be_are_refused(options, sentence):
         main(**options)
 
 
-@pytest.mark.parametrize(("options", "expected"), [({}, ["deploy", "follow"]), ({"remove": True}, ["remove"])])
-def test_on_google_cloud_the_command_deploys_and_follows_the_loop_or_removes_it(options, expected, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "expected", "rate"),
+    [({"rate": 7.0}, ["deploy", "follow"], [7.0]), ({"remove": True}, ["remove"], [])],
+)
+def test_on_google_cloud_the_command_deploys_and_follows_the_loop_or_removes_it(options, expected, rate, monkeypatch):
     for name, value in (("PLATFORM", "gcp"), ("PROJECT", "movie-lab-42")):
         monkeypatch.setenv(f"RECBANDITS_{name}", value)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # those of the test runner stay
-    calls = []
+    calls, rates = [], []
+
+    def call(name, config, *arguments):
+        calls.append((name, config.project))
+        rates.extend(each.rate for each in arguments if isinstance(each, Settings))
+
     for name in ("deploy", "follow", "remove"):
-        call = partial(lambda name, config, *_: calls.append((name, config.project)), name)
-        monkeypatch.setattr(f"recbandits.loop.__main__.{name}_loop", call)
+        monkeypatch.setattr(f"recbandits.loop.__main__.{name}_loop", partial(call, name))
     main(**options)
     assert calls == [(name, "movie-lab-42") for name in expected]
+    assert rates == rate

@@ -83,11 +83,11 @@ def test_visits_are_answered_and_their_rewards_are_published(config, endpoint, c
 
 
 def test_the_rate_is_that_of_the_loop(config, endpoint, client, monkeypatch):
-    """1 s at 40 visits/s, 5 in a request."""
+    """2 s at 40 visits/s, 5 in a request; a request that is late on a busy machine is missed."""
     monkeypatch.setenv("RECBANDITS_SETTINGS", json.dumps(asdict(replace(SETTINGS, rate=40.0))))
-    visits = client.post("/", json={"seconds": 1}).get_json()["visits"]
-    assert 10 < visits <= 40
-    assert visits % 5 == 0
+    counts = client.post("/", json={"seconds": 2}).get_json()
+    assert 20 < counts["visits"] + counts["missed"] <= 80
+    assert counts["visits"] % 5 == 0
 
 
 def test_visits_of_an_endpoint_that_is_away_are_counted(config, endpoint, client):

@@ -52,7 +52,7 @@ def main(
 
     Args:
       rounds: re-trainings to decide; None runs until Ctrl-C.
-      rate: visits per second.
+      rate: visits per second; on Google Cloud in five seconds of each minute.
       drift: let preferences drift after two rounds, and the learner forget.
       profile: "full" learns from more in each round.
       cron: times of re-training, such as '*/5 * * * *', instead of a number of new decisions.
@@ -69,7 +69,7 @@ def main(
         if remove:
             remove_loop(config)
         elif config.platform == "gcp":
-            deploy_loop(config, Settings(STARS), movielens.load())
+            deploy_loop(config, Settings(STARS, rate=rate), movielens.load())
             follow_loop(config, stop)
             print("The loop goes on. To remove it: python -m recbandits.loop --remove")
         else:

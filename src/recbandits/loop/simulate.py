@@ -38,9 +38,9 @@ def linear_drift(start: datetime, seconds: float) -> Callable[[datetime], float]
 class Simulator:
     """Visits of an endpoint.
 
-    The endpoint gets `rate` visits per second, so many instances in a request; any error means that they were not
-    answered. The publisher has `send(records)`, which returns when a list of `Reward` is delivered, and raises
-    if it may not be. The clock, by default the time of day, returns an aware datetime.
+    The endpoint gets `rate` visits per second, `instances` of them in a request; any error means that they were not
+    answered. The publisher has `send(records)`, which returns when a list of `Reward` is delivered, and raises if it
+    may not be. The clock, by default the time of day, returns an aware datetime.
 
     Attributes:
       drift: function from a time to the degree of the preference drift, in [0, 1]; it may be replaced at any time.
