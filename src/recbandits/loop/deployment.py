@@ -26,7 +26,7 @@ TOPICS = (*LOGGERS, "ticks")
 SCHEDULES = {  # name: (cron string, payload); of the first two, a message to the topic "ticks"
     "train": ("*/10 * * * *", {"do": "train"}),
     "guard": ("* * * * *", {"do": "guard"}),
-    "simulate": ("* * * * *", {"seconds": 5.0}),  # of a minute: every message is billed
+    "simulate": ("* * * * *", {"seconds": 5.0}),  # of each minute, as every message is billed
 }
 _NAMES = (*LOGGERS.values(), "trigger", "simulator")  # of the functions
 _IMAGES = ("train", "serve")
