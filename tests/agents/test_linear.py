@@ -88,6 +88,16 @@ def test_estimates_are_theta_x_and_the_width_of_the_ellipsoid():
     np.testing.assert_allclose(shared_width, [[np.sqrt(2.0), 0.0]], rtol=1e-6)
 
 
+def test_widths_of_many_arms_which_are_computed_in_blocks_are_those_of_each_arm():
+    """57 arms are blocks of 28 and 29; the widths are x^T (A + tikhonov I)^-1 x by the definition."""
+    data = batches(0, [500, 300], size=4, models=57)
+    x = np.random.default_rng(1).normal(size=(33, 4))
+    matrix = oracle(data, 4, 57, 0.5)["covariance"] + 0.5 * np.eye(4)
+    expected = np.sqrt(np.einsum("bi,aij,bj->ba", x, np.linalg.inv(matrix), x))
+    _, width = train(LinearModel(4, 57, tikhonov=0.5), data).estimate(tf.constant(x, tf.float32))
+    np.testing.assert_allclose(width, expected, rtol=1e-5)
+
+
 def test_it_chooses_as_tf_agents_linucb_on_well_conditioned_data():
     """The same 500 interactions for both; the same actions on 1,000 contexts, except for arms that are nearly tied."""
     environment = StationaryLinearEnvironment(num_actions=6, context_size=4, batch_size=500)
@@ -138,7 +148,9 @@ def test_the_first_of_tied_arms_is_served_a_random_one_collects_and_a_masked_arm
     assert (shares[expected == 0] == 0).all()
 
 
-@pytest.mark.parametrize(("arms", "size", "batch"), [(2, 1, 1), (100, 20, 128), (1682, 9, 33)])
+@pytest.mark.parametrize(
+    ("arms", "size", "batch"), [(2, 1, 1), (20, 20, 33), (57, 20, 100), (100, 20, 128), (1682, 9, 33)]
+)
 def test_arms_without_data_have_the_same_score_to_the_bit(arms, size, batch):
     """Else rounding would break the tie, and the same arm might win it in every row."""
     x = np.random.default_rng(arms).normal(size=(batch, size)).astype(np.float32)

@@ -197,10 +197,12 @@ class LinearModel(tf.Module):
         return tf.matmul(x, self.theta, transpose_b=True), width
 
     def _width(self, factor, rows):
-        """Return the width float32 [n, models] of rows [n, size] for some models, of which `factor` is the C^-1."""
-        solved = tf.matmul(tf.reshape(factor, [-1, self._size]), rows, transpose_b=True)
-        solved = tf.reshape(solved, [factor.shape[0], self._size, -1])
-        return tf.transpose(tf.math.reduce_euclidean_norm(solved, axis=1))
+        """Return the width float32 [n, models] of rows [n, size] for some models, of which `factor` is the C^-1.
+
+        The squares stand side by side, so that each sum is rounded alike: arms without data tie to the bit.
+        """
+        solved = tf.matmul(rows, tf.reshape(factor, [-1, self._size]), transpose_b=True)
+        return tf.math.reduce_euclidean_norm(tf.reshape(solved, [-1, factor.shape[0], self._size]), axis=2)
 
     def scorer(self) -> Scorer:
         """Return the estimates as a `Scorer`; one that all arms share reads a context and the features of arms."""
