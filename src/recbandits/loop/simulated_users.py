@@ -20,7 +20,7 @@ from recbandits.data.features import Features
 from recbandits.data.rating_features import require_rows
 from recbandits.data.tables import MovieLens
 from recbandits.environments.factorization import Factorization, als
-from recbandits.loop.ingest import write_titles
+from recbandits.loop.ingest import titles_of, write_titles
 from recbandits.loop.settings import Settings
 from recbandits.platforms.warehouse import Join
 from recbandits.records import Interaction, Reward
@@ -181,7 +181,7 @@ class SimulatedUsers:
         parts = {f"model_{field.name}": getattr(self.model, field.name) for field in dataclasses.fields(Factorization)}
         settings = {name: getattr(self, name) for name in _SETTINGS}
         with checks.replacing(Path(directory, FILE)) as draft, draft.open("wb") as file:
-            np.savez(file, titles=np.array(self.titles), **settings, **parts)
+            np.savez(file, **settings, **parts)
 
     @classmethod
     def load(cls, directory: str | Path) -> "SimulatedUsers":
@@ -193,7 +193,7 @@ class SimulatedUsers:
             values = {name: part if part.ndim else part.item() for name, part in parts.items()}
         fields = {field.name: values[f"model_{field.name}"] for field in dataclasses.fields(Factorization)}
         settings = {name: values[name] for name in _SETTINGS}
-        return cls(Factorization(**fields), tuple(values["titles"].tolist()), **settings)
+        return cls(Factorization(**fields), tuple(titles_of(directory).values()), **settings)
 
     @cached_property
     def _rating_features(self):
