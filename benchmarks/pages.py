@@ -41,7 +41,7 @@ SPEED = [
         "one graph, XLA",
         "each record parsed",
         "last to first",
-        "`tf.data`, records parsed alone",
+        "TF-Agents' `train`, each record parsed",
     ),
     (
         "IPS, SNIPS, DR with intervals, a million decisions",

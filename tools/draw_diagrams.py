@@ -14,7 +14,7 @@ def step_by_step():
         "study": ("tune", "a study of trials", "Optuna, processes", "HyperparameterTuningJob"),
         "job": ("train in full", "best parameters, profiler", "a process, its record", "CustomJob, image train"),
         "policy": ("export", "policy with its version", "a directory", "Model, image serve"),
-        "endpoint": ("deploy", "one endpoint", "model server, loopback", "Endpoint"),
+        "endpoint": ("deploy", "one endpoint", "server, UNIX socket", "Endpoint"),
         "answers": ("predict", "src/prediction", "client, curl, batch", "SDK, curl, gcloud, batch"),
     }
     boxes, arrows, names = {}, [], list(steps)
