@@ -19,7 +19,6 @@ import numpy as np
 
 from recbandits.config import Config
 from recbandits.data import synthetic
-from recbandits.loop.core import START_UP
 from recbandits.loop.deployment import deploy_loop
 from recbandits.loop.settings import Settings
 from recbandits.loop.simulated_users import STARS, SimulatedUsers
@@ -94,8 +93,7 @@ def train(trial):
 
 
 def deploy(trial):
-    deploy_loop(trial.config, SETTINGS, synthetic.generate())
-    run = trial.platform.pipelines.wait(START_UP)
+    run = trial.platform.pipelines.wait(deploy_loop(trial.config, SETTINGS, synthetic.generate()))
     _require(run.state == "succeeded", f"the start-up pipeline must succeed, it is {run.state}: {run.error}")
 
 

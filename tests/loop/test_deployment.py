@@ -84,7 +84,7 @@ def test_the_first_pipeline_run_reads_that_log_by_an_image_with_its_digest(deplo
     assert job["serviceAccount"] == CONFIG.account("train")
     images = {each["container"]["image"] for each in job["pipelineSpec"]["deploymentSpec"]["executors"].values()}
     assert images == {f"us-central1-docker.pkg.dev/movie-lab-42/recbandits-v1/train@{DIGEST}"}
-    assert job["labels"]["run"] == "start-up"
+    assert job["labels"]["run"].startswith("start-up-")
 
 
 def test_training_the_guardrail_and_the_simulation_are_scheduled(deployed):
@@ -114,9 +114,12 @@ def test_the_simulator_may_find_the_topic_of_rewards_and_publish(deployed):
 
 
 def test_a_second_deployment_makes_nothing_more_and_removal_begins_with_schedules_and_leaves_the_data(loop):
+    (job,) = (each for name, each in loop.resources.items() if "/pipelineJobs/" in name)
+    job.state = "PIPELINE_STATE_RUNNING"
     loop.calls.clear()
-    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
+    assert deploy_loop(CONFIG, SETTINGS, synthetic.generate()) == job.labels["run"]
     assert loop.methods("Create") == []
+    job.state = "PIPELINE_STATE_SUCCEEDED"
     objects = set(loop.objects)
     remove_loop(CONFIG)
     removals = loop.methods("Delete", "Cancel")
@@ -144,9 +147,19 @@ def test_removal_ends_a_training_before_the_endpoint_that_it_would_make_again(lo
     assert job.state.name == "PIPELINE_STATE_CANCELLED"
 
 
+@pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, holdout=0.2)], ids=["the same", "others"])
+def test_a_loop_that_was_removed_can_be_deployed_again(loop, settings):
+    """Vertex AI keeps the run that ended, and its name."""
+    remove_loop(CONFIG)
+    run = deploy_loop(CONFIG, settings, synthetic.generate())
+    first, second = (each["pipelineJob"] for each in loop.requests("CreatePipelineJob"))
+    assert second["labels"]["run"] == run != first["labels"]["run"]
+    assert second["runtimeConfig"]["parameterValues"]["holdout"] == settings.holdout
+
+
 def test_where_a_policy_serves_the_first_pipeline_is_not_run(project, exported):
     choose(CONFIG).endpoints.create(sticky=True).deploy(exported[0])
-    deploy_loop(CONFIG, SETTINGS, synthetic.generate())
+    assert deploy_loop(CONFIG, SETTINGS, synthetic.generate()) is None
     assert project.requests("CreatePipelineJob") == []
     assert len(project.requests("CreateJob")) == 3
 
@@ -164,12 +177,23 @@ def test_who_follows_a_loop_sees_its_verdicts_the_traffic_and_a_start_up_that_fa
     monkeypatch.setattr(BigQueryWarehouse, "state", lambda _: rows)
     lines, stop = [], Event()
     monkeypatch.setattr(stop, "wait", lambda _: stop.set())
-    follow_loop(CONFIG, stop, lines.append)
-    assert lines == ["       deployed 01234567: It is the first.", "300 interactions · 300 rewards"]
     (job,) = (each for name, each in loop.resources.items() if "/pipelineJobs/" in name)
+    run = job.labels["run"]
+    follow_loop(CONFIG, stop, run, lines.append)
+    assert lines == ["       deployed 01234567: It is the first.", "300 interactions · 300 rewards"]
     job.state, job.error = "PIPELINE_STATE_FAILED", {"message": "no quota"}
-    with pytest.raises(PlatformError, match="pipeline run start-up failed: no quota"):
-        follow_loop(CONFIG, Event())
+    with pytest.raises(PlatformError, match=f"pipeline run {run} failed: no quota"):
+        follow_loop(CONFIG, Event(), run)
+
+
+def test_who_follows_a_loop_that_is_removed_makes_no_endpoint(loop, monkeypatch):
+    monkeypatch.setattr(BigQueryWarehouse, "verdicts", lambda _: to_table([], Verdict).to_pandas())
+    monkeypatch.setattr(BigQueryWarehouse, "state", lambda _: {"interactions": {"rows": 0}, "rewards": {"rows": 0}})
+    lines, stop = [], Event()
+    monkeypatch.setattr(stop, "wait", lambda _: stop.set() if lines[1:] else remove_loop(CONFIG))
+    follow_loop(CONFIG, stop, show=lines.append)
+    assert lines == ["0 interactions · 0 rewards"] * 2
+    assert len(loop.requests("CreateEndpoint")) == 1
 
 
 def test_on_this_machine_the_loop_is_not_deployed():

@@ -352,6 +352,18 @@ def test_a_batch_needs_a_policy(endpoint, tmp_path):
         endpoint.batch_predict(tmp_path, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
 
 
+def test_a_batch_that_failed_says_why(endpoint, cloud, exported, tmp_path):
+    def fail(request):
+        job = cloud._create("batch_prediction_job", request, "CreateBatchPredictionJob")
+        job.state, job.error = "JOB_STATE_FAILED", {"message": "no quota"}
+        return job
+
+    cloud.answers["CreateBatchPredictionJob"] = fail
+    (tmp_path / "in.jsonl").write_text('{"user_id": 7}')
+    with pytest.raises(PlatformError, match=r"batch prediction 1-.* failed: no quota"):
+        endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+
 @pytest.mark.parametrize(("k", "size"), [(100, 64), (9_000, 1)])
 def test_no_request_of_a_batch_exceeds_the_limits_of_the_server(endpoint, cloud, exported, tmp_path, k, size):
     """At most 10,000 recommended items in a request: 64 lines of 100, 1 of 9,000."""
@@ -428,7 +440,17 @@ def test_a_release_that_no_server_follows_is_none_and_is_written_anew(sticky, cl
     assert len(cloud.requests("DeployModel")) == 2
 
 
-def test_another_process_finds_how_an_endpoint_splits(endpoints, endpoint, sticky):
+def test_an_endpoint_that_another_process_asked_for_first_splits_users_as_long_as_it_has_no_version(endpoints, cloud):
+    """Who follows a loop, or a training of one that was removed, makes it without saying how it splits."""
+    endpoints.create()
+    assert isinstance(endpoints.create(sticky=True), StickyEndpoint)
+    assert isinstance(endpoints.create(), StickyEndpoint)
+    (request,) = cloud.requests("UpdateEndpoint")
+    assert request["endpoint"]["labels"] == LABELS | {"split": "users"}
+
+
+def test_another_process_finds_how_an_endpoint_splits(endpoints, endpoint, sticky, exported):
+    endpoint.deploy(exported[0])
     assert isinstance(endpoints.create("sticky"), StickyEndpoint)
     assert not isinstance(endpoints.create(), StickyEndpoint)
     with pytest.raises(PlatformError, match="endpoint recbandits-v1 must split users, it splits requests: delete it"):

@@ -69,8 +69,8 @@ def main(
         if remove:
             remove_loop(config)
         elif config.platform == "gcp":
-            deploy_loop(config, Settings(STARS, rate=rate), movielens.load())
-            follow_loop(config, stop)
+            start_up = deploy_loop(config, Settings(STARS, rate=rate), movielens.load())
+            follow_loop(config, stop, start_up)
             print("The loop goes on. To remove it: python -m recbandits.loop --remove")
         else:
             with Loop(config, settings_of(profile, rate, drift)) as loop:

@@ -26,7 +26,7 @@ from recbandits.serving.served import ServedPolicy
 
 FUNCTIONS = Path(__file__).parent / "functions"  # a directory for each source
 LOGGERS = {"interactions": "log-interaction", "rewards": "log-reward"}  # topic: name of the function that logs it
-START_UP = "start-up"  # name of the run of the start-up pipeline
+START_UP = "start-up"  # name of the start-up pipeline
 TEMPLATES = Path(__file__).parent / "templates"  # compiled by `loop.pipelines`
 PIPELINE = "re-training"
 OVERLAP = 60.0  # seconds before the end of the data of the serving model, for decisions that were delivered late

@@ -34,11 +34,12 @@ _SETTLING = 30.0  # seconds after a change of the split, which servers read from
 _LINE = 30.0  # seconds between two status lines
 
 
-def deploy_loop(config: Config, settings: Settings, data: MovieLens) -> None:
+def deploy_loop(config: Config, settings: Settings, data: MovieLens) -> str | None:
     """Deploy the loop: project, tables, images, topics, endpoint, functions, the first pipeline run, schedules.
 
-    What is there is kept, so that a call that failed can be repeated. Where a policy serves, no pipeline is run.
-    PlatformError if the platform is not "gcp", or Google Cloud refuses.
+    What is there is kept, so that a call that failed can be repeated. It returns the name of the run of the start-up
+    pipeline, which may run already; None where a policy serves, and no run is started. PlatformError if the platform is
+    not "gcp", or Google Cloud refuses.
     """
     platform = _platform(config)
     settling = max(settings.guardrail.settling, _SETTLING)
@@ -73,12 +74,15 @@ def deploy_loop(config: Config, settings: Settings, data: MovieLens) -> None:
     ]
     with ThreadPoolExecutor(len(functions)) as threads:  # each takes minutes to build
         list(threads.map(platform.functions.deploy, functions))
-    if not endpoint.traffic_split:
+    run = platform.pipelines.running(START_UP)
+    if not endpoint.traffic_split and run is None:
+        run = f"{START_UP}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"  # after one that failed, or whose loop was removed
         parameters = start_up_parameters(config, settings, log_uri, users_uri, topics["interactions"])
-        platform.pipelines.run(TEMPLATES / "start_up.yaml", START_UP, parameters)
+        platform.pipelines.run(TEMPLATES / "start_up.yaml", run, parameters)
     simulator = platform.functions.health("simulator")["address"]
     for name, (cron, payload) in SCHEDULES.items():
         platform.schedules.create(name, cron, simulator if name == "simulate" else topics["ticks"], payload)
+    return run
 
 
 def remove_loop(config: Config) -> None:
@@ -101,22 +105,23 @@ def remove_loop(config: Config) -> None:
     platform.endpoints.delete()
 
 
-def follow_loop(config: Config, stop: threading.Event, show: Callable = print) -> None:
+def follow_loop(config: Config, stop: threading.Event, start_up: str | None = None, show: Callable = print) -> None:
     """Show lines of text about a deployed loop until a `threading.Event` is set; the loop itself goes on.
 
-    PlatformError says that the start-up pipeline failed.
+    `start_up` is what `deploy_loop` has returned. PlatformError says that this run failed.
     """
     platform, shown = _platform(config), 0
+    endpoint = platform.endpoints.create()
     while not stop.is_set():
-        run = platform.pipelines.status(START_UP)
-        if run.state in ("failed", "stopped"):
+        run = platform.pipelines.status(start_up) if start_up else None
+        if run and run.state in ("failed", "stopped"):
             raise PlatformError(run.error or "the start-up pipeline was stopped")
         verdicts, state = platform.warehouse.verdicts(), platform.warehouse.state()
         show_verdicts(verdicts, shown, show)
         shown = len(verdicts)
-        parts = [f"start-up {run.state}"] if run.state != "succeeded" else []
+        parts = [f"start-up {run.state}"] if run and run.state != "succeeded" else []
         parts += [f"{state[name]['rows']:,} {name}" for name in LOGGERS]
-        show(status_line(parts, platform.endpoints.create()))
+        show(status_line(parts, endpoint))
         stop.wait(_LINE)
 
 

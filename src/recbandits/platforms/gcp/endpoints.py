@@ -44,7 +44,10 @@ class GcpEndpoints(Service):
             )
             splits_users = _STICKY.items() <= dict(endpoint.labels).items()
             if sticky and not splits_users:
-                raise PlatformError(f"endpoint {name} must split users, it splits requests: delete it first")
+                if endpoint.gca_resource.deployed_models:
+                    raise PlatformError(f"endpoint {name} must split users, it splits requests: delete it first")
+                endpoint.update(labels=labels)  # who asked for it first did not need to say
+                splits_users = True
         if topic:
             GcpMessages(config).let_publish(topic, config.account("serve"))
         return (StickyEndpoint if splits_users else GcpEndpoint)(config, name, topic)
