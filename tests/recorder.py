@@ -309,6 +309,8 @@ class Recorder:
         if path.endswith("/serviceAccounts"):
             name += f"@{path.split('/')[3]}.iam.gserviceaccount.com"
             document = document["serviceAccount"]
+        if path.endswith("/tables") and path.removesuffix("/tables") not in self.documents:
+            raise exceptions.NotFound(f"{path.removesuffix('/tables')} was not found")
         if name in self.documents:
             raise exceptions.Conflict(f"{name} exists already")
         extra = {"projectNumber": PROJECT_NUMBER} if path.endswith("/b") else {}

@@ -87,6 +87,7 @@ def test_creation_begins_with_services_and_makes_regional_closed_and_labelled_pl
         "location": "us-central1",
         "labels": CONFIG.labels,
         "iamConfiguration": {"uniformBucketLevelAccess": {"enabled": True}, "publicAccessPrevention": "enforced"},
+        "softDeletePolicy": {"retentionDurationSeconds": 0, "effectiveTime": None},
     }
     (repository,) = cloud.requests("CreateRepository")
     assert repository["repositoryId"] == "recbandits-v1"
@@ -294,6 +295,25 @@ def test_an_account_of_that_name_without_our_mark_stays(platform, cloud):
     platform.create()
     platform.clean_up(dry_run=False)
     assert path in cloud.documents
+
+
+def test_what_cannot_be_removed_keeps_nothing_else_and_is_said_at_the_end(platform, cloud):
+    labelled_names = loop(cloud, CONFIG.labels)
+    cloud.answers["DeleteFunction"] = exceptions.PermissionDenied("you may not")
+    with pytest.raises(PlatformError, match=r"function .*: 403 you may not"):
+        platform.clean_up(dry_run=False)
+    left = cloud.resources.keys() & {*labelled_names}
+    assert left == {name for name in labelled_names if "/functions/" in name} != set()
+
+
+@pytest.mark.parametrize("state", ["JOB_STATE_EXPIRED", "JOB_STATE_PARTIALLY_SUCCEEDED"])
+def test_a_job_that_ended_in_a_state_that_the_sdk_does_not_know_is_not_waited_for(platform, cloud, state):
+    loop(cloud, CONFIG.labels)
+    (job,) = (each for name, each in cloud.resources.items() if "/customJobs/" in name)
+    job.state = state
+    platform.clean_up(dry_run=False)
+    assert cloud.requests("CancelCustomJob") == []
+    assert len(cloud.requests("DeleteCustomJob")) == 1
 
 
 def test_what_another_process_removed_meanwhile_is_no_error(platform, cloud):

@@ -13,6 +13,7 @@ from recbandits.platforms.protocol import PlatformError
 
 CONFIG = Config(platform="gcp", project="movie-lab-42", alert_email="ops@example.com")
 MONITORING = "https://monitoring.googleapis.com/v3/projects/movie-lab-42"
+BILLING = "https://cloudbilling.googleapis.com/v1/projects/movie-lab-42/billingInfo"
 BUDGETS = "https://billingbudgets.googleapis.com/v1/billingAccounts/ABC-123/budgets"
 COLLECTIONS = {
     "notificationChannels": f"{MONITORING}/notificationChannels",
@@ -37,9 +38,7 @@ def resources(cloud, no_pauses):
     for kind, address in COLLECTIONS.items():
         cloud.answers[f"GET {address}"] = lambda _, kind=kind: {kind: list(resources[kind])}
         cloud.answers[f"POST {address}"] = create(kind)
-    cloud.answers["GET https://cloudbilling.googleapis.com/v1/projects/movie-lab-42/billingInfo"] = {
-        "billingAccountName": "billingAccounts/ABC-123"
-    }
+    cloud.answers[f"GET {BILLING}"] = {"billingAccountName": "billingAccounts/ABC-123"}
     return resources
 
 
@@ -127,7 +126,16 @@ def test_a_project_is_set_up_and_cleaned_up_with_its_alerts(cloud, resources):
     assert alerts == find_alerts(CONFIG)
     (request,) = cloud.requests("BatchEnableServices")
     assert {"cloudbilling.googleapis.com", "billingbudgets.googleapis.com"} <= set(request["serviceIds"])
-    assert [(kind, name) for kind, name, _ in GcpPlatform(CONFIG).clean_up()][:4] == alerts
+    assert [(kind, name) for kind, name, _ in GcpPlatform(CONFIG).clean_up()][-4:] == alerts
+
+
+def test_what_is_billed_is_removed_though_alerts_cannot_be_listed(cloud, resources):
+    GcpPlatform(CONFIG).create()
+    cloud.answers[f"GET {BILLING}"] = exceptions.Forbidden("no role on the billing account")
+    with pytest.raises(PlatformError, match=r"alerts: 403 .*no role on the billing account"):
+        GcpPlatform(CONFIG).clean_up(dry_run=False)
+    assert f"/storage/v1/b/{CONFIG.bucket}" not in cloud.documents
+    assert [name for name in cloud.documents if "/serviceAccounts/" in name] == []
 
 
 def test_without_an_address_billing_is_not_asked_for(cloud):
@@ -138,7 +146,7 @@ def test_without_an_address_billing_is_not_asked_for(cloud):
 
 
 def test_a_project_without_a_billing_account_is_one_sentence(cloud, resources):
-    cloud.answers["GET https://cloudbilling.googleapis.com/v1/projects/movie-lab-42/billingInfo"] = {}
+    cloud.answers[f"GET {BILLING}"] = {}
     with pytest.raises(
         PlatformError, match="movie-lab-42 has no billing account: link one, or leave alert_email empty"
     ):

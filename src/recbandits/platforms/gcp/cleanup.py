@@ -3,17 +3,28 @@
 Every machine finds the same. Services, their agents, logs, and what bears other labels stay.
 """
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from google.api_core.exceptions import NotFound
 
 from recbandits.config import ROLES, Config
 from recbandits.platforms.gcp.alerts import delete_alert, find_alerts
-from recbandits.platforms.gcp.cloud import explained, has_labels, labelled, location, mark, rest, vertex, wait
+from recbandits.platforms.gcp.cloud import (
+    explained,
+    has_labels,
+    labelled,
+    location,
+    mark,
+    rest,
+    state_of,
+    vertex,
+    wait,
+)
 from recbandits.platforms.gcp.experiments import tensorboards
 from recbandits.platforms.gcp.project import account_address, by_client, revoke
-from recbandits.platforms.protocol import Outcome
+from recbandits.platforms.protocol import Outcome, PlatformError
 
 _TIMEOUT = 1800  # seconds until a removal must have ended
 
@@ -21,18 +32,31 @@ _TIMEOUT = 1800  # seconds until a removal must have ended
 def clean_up(config: Config, dry_run: bool = True) -> list[Outcome]:
     """Remove what is ours, or say what would be; what uses something else goes before it.
 
-    PlatformError if something could not be listed or removed; what is left is found by the next call.
+    PlatformError, after all else was removed, if something could not be listed or removed; the next call finds it.
     """
-    outcomes = []
-    for list_resources in (_alerts, _functions, _runs, _vertex_ai, _messages, _data, _accounts):
-        with explained("clean-up"):
-            resources = list(list_resources(config))
+    outcomes, errors = [], []
+    for list_resources in (_functions, _runs, _vertex_ai, _messages, _data, _accounts, _alerts):
+        resources = []
+        with _collected(errors), explained("clean-up"):
+            resources += list_resources(config)
         for kind, name, remove in resources:
-            if not dry_run:
-                with explained(f"{kind} {name}"), suppress(NotFound):  # another process may be faster
-                    remove()
-            outcomes.append(Outcome(kind, name, "would be removed" if dry_run else "removed"))
+            with _collected(errors), explained(f"{kind} {name}"):
+                if not dry_run:
+                    with suppress(NotFound):  # another process may be faster
+                        remove()
+                outcomes.append(Outcome(kind, name, "would be removed" if dry_run else "removed"))
+    if errors:
+        raise errors[0]
     return outcomes
+
+
+@contextmanager
+def _collected(errors: list[PlatformError]) -> Iterator[None]:
+    """Add a `PlatformError` to a list, so that what follows is removed all the same: it may be billed."""
+    try:
+        yield
+    except PlatformError as error:
+        errors.append(error)
 
 
 def _alerts(config):
@@ -127,7 +151,7 @@ def _finish(call, **request):
 
 def _end_and_delete(job):
     """Delete a job, which must have ended."""
-    if not job.done():
+    if state_of(job) == "running":
         job.cancel()
         wait(job)
     job.delete()

@@ -133,8 +133,12 @@ def state_of(resource: Any) -> str:
 
 
 def wait(job: Any) -> None:
-    """Wait for a job of any process; the SDK's own `wait` is for jobs that this process started."""
-    while not job.done():
+    """Wait for a job of any process.
+
+    The SDK's own `wait` is for jobs that this process started, and its `done` does not know that a job has ended which
+    expired or succeeded in part.
+    """
+    while state_of(job) == "running":
         time.sleep(_POLL)
 
 

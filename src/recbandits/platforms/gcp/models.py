@@ -15,7 +15,7 @@ from typing import Any
 from google.api_core.exceptions import NotFound
 
 from recbandits.config import Config
-from recbandits.platforms.gcp.cloud import bucket_of, have, location, upload, vertex
+from recbandits.platforms.gcp.cloud import bucket_of, have, location, state_of, upload, vertex, wait
 from recbandits.platforms.gcp.images import GcpImages
 from recbandits.serving.predictor import Answered, answer_lines
 from recbandits.serving.schemas import Instance, RefusalError, Request
@@ -81,7 +81,8 @@ def _answers(config, model, lines, items):
     folder = f"batch/{model.version_id}-{hashlib.sha256(content).hexdigest()[:12]}"
     bucket, answers = bucket_of(config), defaultdict(list)
     bucket.blob(f"{folder}/source.jsonl").upload_from_string(content, "application/jsonl")
-    job = model.batch_predict(
+    job = vertex(config).BatchPredictionJob.submit(
+        model_name=model.versioned_resource_name,
         job_display_name=folder.rpartition("/")[2],
         gcs_source=f"gs://{bucket.name}/{folder}/source.jsonl",
         gcs_destination_prefix=f"gs://{bucket.name}/{folder}",
@@ -93,6 +94,9 @@ def _answers(config, model, lines, items):
         service_account=config.account("serve"),
         labels=config.labels,
     )
+    wait(job)
+    if state_of(job) != "succeeded":
+        raise RuntimeError(f"batch prediction {job.display_name} {state_of(job)}: {job.error.message}")
     output = job.output_info.gcs_output_directory.partition(f"gs://{bucket.name}/")[2]
     for blob in bucket.list_blobs(prefix=f"{output}/prediction.results"):
         for result in map(json.loads, blob.download_as_bytes().splitlines()):
