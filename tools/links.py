@@ -48,4 +48,5 @@ def markdown_files(root):
     """All Markdown files of the repository, those in hidden and generated folders left out."""
     skipped = {"build", "dist", "artifacts", "node_modules"}
     folders = [path for path in root.iterdir() if path.is_dir() and path.name not in skipped and path.name[0] != "."]
-    return sorted([*root.glob("*.md"), *(path for folder in folders for path in folder.rglob("*.md"))])
+    files = (*root.glob("*.md"), *(path for folder in folders for path in folder.rglob("*.md")))
+    return sorted(path for path in files if skipped.isdisjoint(path.relative_to(root).parts))

@@ -181,6 +181,7 @@ def _bucket(config, number):
         bucket.labels = config.labels
         bucket.iam_configuration.uniform_bucket_level_access_enabled = True
         bucket.iam_configuration.public_access_prevention = "enforced"
+        bucket.soft_delete_policy.retention_duration_seconds = 0  # what is removed is not kept, and billed, for a week
         bucket.create(location=config.region)
 
     outcome = _ensure("bucket", config.bucket, bucket.reload, make)
