@@ -135,7 +135,7 @@ def test_what_is_billed_is_removed_though_alerts_cannot_be_listed(cloud, resourc
     with pytest.raises(PlatformError, match=r"alerts: 403 .*no role on the billing account"):
         GcpPlatform(CONFIG).clean_up(dry_run=False)
     assert f"/storage/v1/b/{CONFIG.bucket}" not in cloud.documents
-    assert [name for name in cloud.documents if "/serviceAccounts/" in name] == []
+    assert f"/v1/projects/movie-lab-42/serviceAccounts/{CONFIG.account('train')}" not in cloud.documents
 
 
 def test_without_an_address_billing_is_not_asked_for(cloud):

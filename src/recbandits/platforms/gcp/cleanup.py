@@ -34,9 +34,10 @@ def clean_up(config: Config, dry_run: bool = True) -> list[Outcome]:
 
     PlatformError, after all else was removed, if something could not be listed or removed; the next call finds it.
     """
-    outcomes, errors = [], []
+    outcomes: list[Outcome] = []
+    errors: list[PlatformError] = []
     for list_resources in (_functions, _runs, _vertex_ai, _messages, _data, _accounts, _alerts):
-        resources = []
+        resources: list = []
         with _collected(errors), explained("clean-up"):
             resources += list_resources(config)
         for kind, name, remove in resources:
