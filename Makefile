@@ -58,7 +58,7 @@ smoke: environment  ## Try all of it on Google Cloud for about a dollar, and rem
 	@$(PYTHON) -m tools.smoke '$(PROJECT)'
 
 clean:  ## Remove .venv, build/ and caches; artifacts/ and data stay
-	@rm -rf .venv .venv.lock build dist .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv.lock build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis site/api
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 environment:

@@ -31,7 +31,7 @@ def measure(_data):
 
 
 def speed(decisions=DECISIONS, rounds=ROUNDS):
-    """Seconds for validation and estimates from arrays [decisions, candidates], beside Open Bandit Pipeline's.
+    """Seconds for estimates from a `Log` and arrays [decisions, candidates], beside Open Bandit Pipeline's.
 
     The bound is the time in which NumPy adds up each array, so that all of them are read once.
 

@@ -53,9 +53,9 @@ def python_of(name):
 
 
 def install(name, requirements):
-    """Create the environment of a contender once; print a message if that fails."""
-    marker = ENVIRONMENTS / name / "ready"
-    if marker.exists():
+    """Create the environment of a contender once for its requirements; print a message if that fails."""
+    marker, content = ENVIRONMENTS / name / "ready", repr(requirements)
+    if marker.exists() and marker.read_text() == content and python_of(name).exists():
         return True
     uv = str(Path(sys.executable).with_name("uv"))
     commands = [[uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENTS / name)]]
@@ -64,5 +64,5 @@ def install(name, requirements):
         if subprocess.run(command, capture_output=True, check=False).returncode:
             print(f"{name} does not install here: its columns stay empty", file=sys.stderr)
             return False
-    marker.touch()
+    marker.write_text(content)
     return True

@@ -86,7 +86,7 @@ def measure_simulation(seconds=SECONDS):
 
 
 def measure_evaluation():
-    """Measure validation and three estimates with intervals, on arrays [decisions, 20].
+    """Measure three estimates with intervals, on a `Log` and arrays [decisions, 20].
 
     Returns:
       DataFrame with columns decisions, seconds and gigabytes (of the arrays).

@@ -24,8 +24,8 @@ LAYERS = [path.parent.name for path in sorted((ROOT / "src" / "recbandits").glob
 project, version, author = "RecBandits", PROJECT["version"], "RecBandits"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 root_doc = "README"
-include_patterns = ["*.md", "*.ipynb", "0*/**", "learning/*.md", "docs/*.md", "site/api/*.rst"]
-exclude_patterns = ["**/artifacts", "**/.ipynb_checkpoints"]
+include_patterns = ["*.md", "[0-9]*.ipynb", "0*/**", "learning/*.md", "docs/*.md", "site/api/*.rst"]
+exclude_patterns = ["**/artifacts", "**/.ipynb_checkpoints", "0*/[!0-9]*.ipynb", "0*/*/[!0-9]*.ipynb"]
 
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
@@ -109,7 +109,8 @@ def section(module, line):
 def write_api(app, config):
     """Write a page for each layer, and import what it exports lazily, so that autodoc finds it."""
     quiet_tensorflow()
-    API.mkdir(exist_ok=True)
+    shutil.rmtree(API, ignore_errors=True)  # with pages of layers that were renamed
+    API.mkdir()
     for layer in LAYERS:
         module = import_module(f"recbandits.{layer}")
         names = getattr(module, "__all__", [])

@@ -1,5 +1,6 @@
 """The contenders of the simulation benchmark meet one stream, and a row says what was measured."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -25,6 +26,29 @@ def arrays():
     """Three batches of two users. The second of three arms has the reward in the context, the third twice as much."""
     value = np.arange(6, dtype=np.float32).reshape(3, 2)
     return value[:, :, None], np.stack([0 * value, value, 2 * value], axis=2)
+
+
+def test_the_environment_of_a_contender_is_made_again_for_other_requirements_or_without_its_python(
+    tmp_path, monkeypatch
+):
+    made = []
+
+    def call(command, **_):
+        if command[1] == "venv":
+            made.append(command)
+            peer.python_of("vw").parent.mkdir(parents=True, exist_ok=True)
+            peer.python_of("vw").touch()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(peer, "ENVIRONMENTS", tmp_path)
+    monkeypatch.setattr(peer.subprocess, "run", call)
+    counts = []
+    for version in ("1.0", "1.0", "2.0", "2.0"):
+        assert peer.install("vw", [[f"vowpalwabbit=={version}"]])
+        counts.append(len(made))
+    peer.python_of("vw").unlink()
+    assert peer.install("vw", [["vowpalwabbit==2.0"]])
+    assert [*counts, len(made)] == [1, 1, 2, 2, 3]
 
 
 def test_the_environment_of_tf_agents_serves_the_stream_in_order_and_again(arrays):

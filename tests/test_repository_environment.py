@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import until
+from tools import environment
 from tools.lock import ROOT
 
 # The build backend of the stand-in: its editable install brings one module, and hangs as long as a file `slow` exists.
@@ -181,6 +182,29 @@ def test_a_failed_installation_shows_why_and_can_be_repeated(project):
     assert "Traceback" not in said
     project.lock("1.0")
     assert project.make()[0] == 0
+
+
+def test_a_failed_update_keeps_the_environment(project):
+    """Without a network it could not be made again."""
+    project.make()
+    (project.folder / ".venv" / "mine").touch()
+    project.lock("10.0", digest="0" * 64)
+    assert project.make()[0] == 1
+    assert project.python("import demo; print(demo.VERSION)") == "1.0"
+    project.lock("10.0")
+    assert project.make()[0] == 0
+    assert project.python("import demo; print(demo.VERSION)") == "10.0"
+    assert (project.folder / ".venv" / "mine").exists()
+
+
+def test_another_python_behind_the_link_is_noticed(tmp_path, monkeypatch):
+    digests = set()
+    for name in ("python3.11", "python3.13"):
+        (tmp_path / "python").unlink(missing_ok=True)
+        (tmp_path / "python").symlink_to(tmp_path / name)
+        monkeypatch.setattr(environment, "PYTHON", tmp_path / "python")
+        digests.add(environment.digest())
+    assert len(digests) == 2
 
 
 def test_an_environment_made_by_hand_is_filled_not_replaced(project):

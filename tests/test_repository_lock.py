@@ -6,11 +6,13 @@ import re
 import sys
 import tomllib
 from itertools import product
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tools import lock
 from tools.lock import COLAB, FILES, GPU, HEADER, LAB, LOCK, ROOT, added, blocks, inputs_digest
 from tools.notebooks import code_cells, find_notebooks, read
 
@@ -133,6 +135,25 @@ def test_the_gpu_lock_is_what_tensorflow_asks_for_on_a_gpu():
     pins = {pin.name: pin.specifier for pin in PINS[GPU]}
     assert pins.keys() == cuda.keys()
     assert all(specifier.version in cuda[name] for name, (specifier,) in pins.items())
+
+
+def test_pins_stay_also_those_for_a_gpu(tmp_path, monkeypatch):
+    """An output file that is there gives uv the versions to keep."""
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
+    for name in FILES:
+        (tmp_path / name).write_text(TEXTS[name])
+    found = []
+
+    def resolve(*options):
+        output = Path(options[-1])
+        found.append((output.name, output.exists()))
+        output.write_text("")
+
+    monkeypatch.setattr(lock, "ROOT", tmp_path)
+    monkeypatch.setattr(lock, "resolve", resolve)
+    lock.main()
+    assert {name for name, exists in found if exists} == {LOCK, Path(GPU).name}
 
 
 def test_only_what_the_lock_lacks_is_added():

@@ -1,6 +1,8 @@
 """The trial on Google Cloud, against recorded requests: what it calls, and that nothing of it is left."""
 
 import json
+import signal
+import sys
 import time
 
 import pytest
@@ -10,6 +12,7 @@ from recbandits.platforms import choose
 from recbandits.platforms.gcp.cloud import location, upload
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving.policy import load
+from tools import smoke
 from tools.smoke import PREFIX, STEPS, Result, Step, run, table
 
 CONFIG = Config(platform="gcp", project="movie-lab-42", prefix=PREFIX)
@@ -79,6 +82,34 @@ def test_a_step_that_fails_is_the_last_one_and_all_is_removed(cloud, error):
     assert [result.name for result in results] == ["project", "failing", "clean-up"]
     assert results[1].outcome == f"{type(error).__name__}: {error}"
     assert results[2].outcome == "ok"
+    assert labelled(cloud) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_as_ctrl_c(monkeypatch, number):
+    """The second one comes when the terminal is closed."""
+
+    def run_until_signal(_):
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        return []
+
+    monkeypatch.setattr(smoke, "run", run_until_signal)
+    monkeypatch.setattr(sys, "argv", ["smoke", "movie-lab-42"])
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        smoke.main()
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+
+
+def test_all_is_removed_though_the_terminal_is_gone(cloud):
+    def show(_):
+        raise OSError("Input/output error")
+
+    results = run(CONFIG, STEPS[:1], show=show)
+    assert [(result.name, result.outcome) for result in results] == [("project", "ok"), ("clean-up", "ok")]
     assert labelled(cloud) == []
 
 

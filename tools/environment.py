@@ -19,13 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "recbandits-stamp"
-UNFINISHED = "unfinished"
+UNFINISHED, FAILED = "unfinished", "failed"
 INPUTS = ["requirements.txt", "pyproject.toml"]
 
 
 def digest():
     """Of everything that decides what is installed: the lock, the package's build, the place and the interpreter."""
-    parts = [str(ROOT).encode(), (VENV / "pyvenv.cfg").read_bytes(), *((ROOT / name).read_bytes() for name in INPUTS)]
+    places = [str(ROOT).encode(), os.path.realpath(PYTHON).encode()]  # an upgrade of the system may move the link
+    parts = [*places, (VENV / "pyvenv.cfg").read_bytes(), *((ROOT / name).read_bytes() for name in INPUTS)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
@@ -83,6 +84,7 @@ def run(command, log, lock):
             show(f"{time.monotonic() - started:4.0f} s  {last_line(log.name)}")
     show("")
     if process.returncode:
+        STAMP.write_text(FAILED)  # what is there is kept, as the network may be gone
         lines = Path(log.name).read_text(errors="replace").splitlines()[-15:]
         sys.exit("\n".join([*lines, f"The installation failed; {log.name} has the rest. Run make again to retry."]))
 

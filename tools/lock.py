@@ -83,8 +83,9 @@ def main():
     pins = {}
     with tempfile.TemporaryDirectory() as directory:
         lock = Path(directory, LOCK)
-        if (ROOT / LOCK).exists():
-            shutil.copy(ROOT / LOCK, lock)  # uv keeps the versions that its output file has
+        Path(directory, GPU).parent.mkdir()
+        for name in filter(lambda name: (ROOT / name).exists(), (LOCK, GPU)):
+            shutil.copy(ROOT / name, Path(directory, name))  # uv keeps the versions that its output file has
         for name, (_, source) in FILES.items():
             output = Path(directory, name)
             output.parent.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ def find_notebooks(root=ROOT, patterns="*"):
     """Choose notebooks: those at the root first, then folder by folder, by number.
 
     Args:
-      root: directory whose `*.ipynb`, and those in its numbered folders, are looked at.
+      root: directory whose numbered notebooks, and those in its numbered folders, are looked at.
       patterns: shell patterns separated by spaces, each matched against the path from `root`, or else the name.
 
     Returns:
@@ -23,7 +23,8 @@ def find_notebooks(root=ROOT, patterns="*"):
     Raises:
       ValueError: a pattern that matches nothing.
     """
-    paths = [*sorted(root.glob("*.ipynb")), *sorted(root.glob("[0-9][0-9]-*/**/*.ipynb"))]
+    numbered = "[0-9][0-9]*.ipynb"  # others are a reader's own, or what papermill has written
+    paths = [*sorted(root.glob(numbered)), *sorted(root.glob(f"[0-9][0-9]-*/**/{numbered}"))]
     paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     chosen = {path for pattern in patterns.split() for path in _matching(paths, root, pattern)}
     return [path for path in paths if path in chosen]

@@ -4,6 +4,7 @@ It costs about a dollar and takes at most an hour. After a failure, too, it remo
 """
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -149,8 +150,12 @@ def run(config, steps=STEPS, limit=LIMIT, show=print):
     """
     results = []
 
+    def tell(text):
+        with contextlib.suppress(OSError):  # of a terminal that was closed
+            show(text)
+
     def attempt(step, trial):
-        show(f"{step.name} ...")
+        tell(f"{step.name} ...")
         start, outcome = time.monotonic(), "ok"
         try:
             step.run(trial)
@@ -158,7 +163,7 @@ def run(config, steps=STEPS, limit=LIMIT, show=print):
             outcome = " ".join(f"{type(error).__name__}: {error}".split())
         minutes = (time.monotonic() - start) / 60
         results.append(Result(step.name, step.called, outcome, minutes, step.dollars * minutes / 60))
-        show(f"{step.name}: {outcome}")
+        tell(f"{step.name}: {outcome}")
         return outcome == "ok"
 
     def end(*_):
@@ -198,6 +203,8 @@ def main():
         config = replace(loaded, platform="gcp", project=arguments.project, prefix=PREFIX, version=arguments.version)
     except ValueError as error:
         sys.exit(str(error))
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the last is a terminal that is closed
+        signal.signal(number, signal.default_int_handler)
     results = run(config)
     print(table(results))
     if any(result.outcome != "ok" for result in results):

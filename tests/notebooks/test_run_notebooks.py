@@ -208,6 +208,7 @@ def test_a_wrong_choice_is_refused_before_anything_runs(hanging, arguments, sent
 
 def test_notebooks_are_found_in_order_and_chosen_by_path_or_name(tmp_path, write_notebook):
     names = ["00-b", "00-a", "04-x/01-s/01-late", "01-x/01b", "01-x/01a", "01-x/.ipynb_checkpoints/01a", "other/09"]
+    names += ["out", "01-x/Untitled"]  # of papermill and of JupyterLab
     for name in names:
         write_notebook(tmp_path / f"{name}.ipynb")
 
