@@ -93,6 +93,19 @@ def test_a_candidate_whose_decisions_the_log_does_not_have_is_held(users):
     assert judgement.missing == "41% of the decisions of the candidate are not in the log"
 
 
+@pytest.mark.parametrize("estimator", ["SNDR", "DR"])
+def test_a_log_of_which_a_part_was_kept_lacks_the_same_decisions(users, estimator):
+    """The share in the log is a mean over all decisions, of which a kept one stands for 1 / pass_prob."""
+    serving = policy(users, 3.0, Exploration("softmax", 0.05))
+    log = draw_log(users, serving, 5000)
+    pass_prob = np.random.default_rng(1).uniform(0.4, 0.6, 5000)
+    kept = np.flatnonzero(np.random.default_rng(0).random(5000) < pass_prob)
+    thinned = dataclasses.replace(log.take(kept), pass_prob=pass_prob[kept])
+    judgement = judge_log(thinned, policy(users, 0.5), serving, Gate(margin=5.0, estimator=estimator))
+    assert judgement.outcome == "held"
+    assert re.fullmatch("4.% of the decisions of the candidate are not in the log", judgement.missing)
+
+
 def test_the_margin_is_a_share_of_what_serves_and_between_both_bounds_the_candidate_is_held(users, log):
     candidate, serving = policy(users, 0.45), policy(users, 0.5)
     judgement = judge_log(log, candidate, serving)

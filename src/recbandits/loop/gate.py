@@ -160,10 +160,18 @@ def _missing_evidence(values, gate):
         for number, least, unit in needs:
             if not number >= least:
                 return f"the estimate of {name} needs {least:g} {unit}, got {number:.0f}"
-        (weights,) = value.weights  # their mean is 1, less the decisions that the log could not contain
-        if not weights.mean() + 2 * weights.std() / math.sqrt(value.n) >= 1 - _UNLOGGED:
+        if not value.mean_weight + 2 * _weight_error(value) >= 1 - _UNLOGGED:
             return f"{1 - value.mean_weight:.0%} of the decisions of {name} are not in the log"
     return ""
+
+
+def _weight_error(value):
+    """Return the standard error of `mean_weight`: 1, less the decisions that the log could not contain.
+
+    A record counts 1 / pass_prob, as in the means of the estimate: `weights` contain the factor already.
+    """
+    (weights,), ((_, count), *_) = value.weights, value.parts
+    return ((weights - value.mean_weight * count) / count.mean()).std() / math.sqrt(value.n)
 
 
 def _missing_bounds(difference, low, high, value):
