@@ -53,6 +53,14 @@ def test_numbers_can_be_categories_and_are_then_their_text():
     np.testing.assert_array_equal(encoder.encode_row({"hour": 7}), [0, 1])
 
 
+def test_another_value_of_a_number_that_was_constant_is_one_unit_away_for_each_unit():
+    """The mean of a thousand values 0.1 is not exactly 0.1, and their computed deviation 1e-17 instead of 0."""
+    encoder = Encoder.fit(pd.DataFrame({"fee": np.full(1000, 0.1)}))
+    np.testing.assert_allclose(encoder.encode(pd.DataFrame({"fee": [0.1, 1.1]})), [[0.0], [1.0]], atol=1e-6)
+    small = Encoder.fit(pd.DataFrame({"fee": [1e-12, 3e-12]}))
+    np.testing.assert_allclose(small.encode_row({"fee": 3e-12}), [1.0])
+
+
 def test_a_constant_number_is_zero_and_an_empty_table_has_no_numbers():
     frame = pd.DataFrame({"minutes": [5.0, 5.0]})
     np.testing.assert_array_equal(Encoder.fit(frame).encode(frame), [[0.0], [0.0]])

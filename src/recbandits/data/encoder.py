@@ -15,6 +15,7 @@ from recbandits.checks import require, require_rows
 from recbandits.records.fields import NAME, TEXT
 
 _LARGEST = float(np.finfo(np.float32).max)
+_ROUNDING = 1e-9  # relative error of a computed deviation, of float64 numbers
 
 
 @dataclass(frozen=True)
@@ -177,8 +178,9 @@ def _fit_column(values: pd.Series, name: str, max_levels: int, category: bool) -
         return {}
     if not category and pd.api.types.is_numeric_dtype(values):
         numbers = _as_numbers(values, name)
-        deviation = float(np.nanstd(numbers))
-        return {"mean": float(np.nanmean(numbers)), "deviation": deviation if deviation > 0 else 1.0}
+        deviation = float(np.nanstd(numbers))  # of a constant it may be a rounding error instead of 0
+        varies = deviation > _ROUNDING * np.nanmax(np.abs(numbers))
+        return {"mean": float(np.nanmean(numbers)), "deviation": deviation if varies else 1.0}
     counts = Counter(_as_levels(present, name)).most_common(max_levels)
     return {"levels": sorted(TEXT.accept(f"column {name!r}", level) for level, _ in counts)}
 
