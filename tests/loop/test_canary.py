@@ -8,7 +8,15 @@ import pytest
 from true_policies import NOON, policy
 
 from recbandits.evaluation.sequential import difference
-from recbandits.loop.canary import collect_evidence, deploy, find_experiment, guard, serving_version, verdict_of
+from recbandits.loop.canary import (
+    _is_mismatch,
+    collect_evidence,
+    deploy,
+    find_experiment,
+    guard,
+    serving_version,
+    verdict_of,
+)
 from recbandits.loop.gate import Judgement, finite_or_none, predicted_values
 from recbandits.loop.ingest import log_of
 from recbandits.loop.rounds import MemoryEndpoint
@@ -347,6 +355,26 @@ def test_requests_that_are_split_one_by_one_are_no_mismatch(traffic, policies):
     traffic.endpoint._release = release
     trial = traffic.experiment
     assert not collect_evidence(trial, traffic.warehouse, traffic.now + timedelta(seconds=60), RULE, GUARDRAIL).mismatch
+
+
+def test_a_small_side_without_users_yet_is_no_mismatch():
+    """At 1 %, two of 200 users are expected and none has probability 0.13; of 2,000 users none has 2e-9."""
+    none = np.zeros(0, int)
+    assert not _is_mismatch((none, np.arange(200)), 1)
+    assert not _is_mismatch((np.arange(200), none), 99)
+    assert _is_mismatch((none, np.arange(2000)), 1)
+
+
+@pytest.mark.parametrize(("share", "visits"), [(1, 1), (99, 1), (5, 10), (50, 1)])
+def test_a_right_split_of_users_raises_the_alarm_in_at_most_one_of_300(share, visits):
+    """17 looks at each of 300 splits: the probability of an alarm at any of them is at most 0.001."""
+    rng, alarms = np.random.default_rng(0), 0
+    for _ in range(300):
+        user = rng.permutation(np.repeat(np.arange(1000 // visits), visits))
+        newest = (rng.random(1000) < share / 100)[user]
+        looks = [(user[:n][newest[:n]], user[:n][~newest[:n]]) for n in range(200, 1001, 50)]
+        alarms += any(_is_mismatch(look, share) for look in looks)
+    assert alarms <= 1
 
 
 def test_an_impossible_reward_changes_nothing_but_the_quarantine(traffic, policies):

@@ -290,9 +290,11 @@ def _is_mismatch(users, share):
     """Return whether the share of the first side differs from that which it should have, at any time of looking.
 
     Users are drawn, or their requests: either way the excess of each user has expectation 0, and users are independent.
+    While the small side has fewer users than expected, the squares of the excess underestimate its variance; so it is
+    at least that of drawn users, which is known: share (1 - share) decisions^2 of each.
     """
-    weights = [1 - share / 100, -share / 100]
-    deviations = np.concatenate([np.full(len(side), weight) for side, weight in zip(users, weights, strict=True)])
-    excess = np.bincount(np.unique(np.concatenate(users), return_inverse=True)[1], deviations)
-    error = math.sqrt(excess @ excess)
+    user, share = np.unique(np.concatenate(users), return_inverse=True)[1], share / 100
+    is_first = np.arange(len(user)) < len(users[0])
+    excess, decisions = np.bincount(user, is_first - share), np.bincount(user)
+    error = math.sqrt(max(excess @ excess, share * (1 - share) * (decisions @ decisions)))
     return bool(abs(excess.sum()) > error * sequential.critical_value(len(excess), _MISMATCH))
