@@ -28,6 +28,24 @@ def test_one_value_has_no_interval_and_no_value_no_mean():
     np.testing.assert_array_equal(mean_interval([]), [np.nan] * 3)
 
 
+def test_an_interval_counts_the_groups_of_observations_that_are_not_independent():
+    """Each value seven times is no more evidence than once; groups of one are independent observations."""
+    values = np.random.default_rng(0).normal(size=11)
+    once = mean_interval(values, 0.9)
+    np.testing.assert_allclose(mean_interval(np.repeat(values, 7), 0.9, np.repeat(np.arange(11), 7)), once)
+    np.testing.assert_allclose(mean_interval(values, 0.9, list("kjihgfedcba")), once)
+    assert np.isnan(mean_interval([1.0, 2.0], groups=["a", "a"])[1:]).all()
+    assert np.isnan(mean_interval([], groups=[])).all()
+
+
+def test_rare_observations_of_few_groups_have_no_interval():
+    """40 clicks among 400 decisions, of 40 users or of ten."""
+    clicks = np.arange(400) % 10 == 0
+    few = np.where(clicks, np.arange(400) // 40, np.arange(400))
+    assert np.isfinite(mean_interval(clicks, groups=np.arange(400))).all()
+    assert np.isnan(mean_interval(clicks, groups=few)[1:]).all()
+
+
 def test_groups_have_the_same_intervals():
     values = pd.Series(np.random.default_rng(0).normal(size=11))
     labels = np.repeat(["b", "a", "c"], [7, 3, 1])

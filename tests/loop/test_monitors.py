@@ -146,6 +146,21 @@ def test_without_drift_there_is_no_alarm(decisions, serving):
     assert (table[["psi_reward", "psi_context"]] < monitors._LARGE).all(axis=None)
 
 
+def test_drift_counts_users_and_not_decisions(decisions, serving):
+    """Each decision five times, by the same user: intervals and limits are those of one."""
+    parts = []
+    for visit in range(5):
+        ids = [[f"{name} {row}" for row in range(4000)] for name in (f"event {visit}", "user")]
+        parts.append(with_columns(decisions, event_id=ids[0], user_id=ids[1]))
+    once, repeated = (
+        monitors.drift(pa.concat_tables(p), EDGES, {serving.version: serving}) for p in (parts[:1], parts)
+    )
+    names = ["reward", "low", "high", "error", "error_low", "error_high", "psi_reward_limit", "psi_context_limit"]
+    np.testing.assert_allclose(repeated[names], once[names])
+    anonymous = monitors.drift(with_columns(pa.concat_tables(parts), user_id=[None] * 20_000), EDGES)
+    assert (anonymous["high"] - anonymous["low"] < 0.5 * (once["high"] - once["low"])).all()
+
+
 def test_preference_drift_raises_alarms_of_reward_and_error(users, serving):
     drifted = draw_decisions(users, serving, seed=1, start=EDGES[1], drift=1.0, n=4000)
     table = monitors.drift(
@@ -271,6 +286,16 @@ def test_alike_samples_stay_below_the_limit_19_times_in_20():
     for _ in range(300):
         reference, sample = (pd.DataFrame({"stars": rng.binomial(4, 0.7, n).astype(float)}) for n in (500, 800))
         index, limit = monitors._shift(reference, sample)
+        exceeded += index > limit
+    assert exceeded / 300 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+
+
+def test_alike_samples_of_a_few_users_stay_below_the_limit():
+    """300 pairs of samples of 60 users with eight decisions each, in whose plan nothing changes but the users."""
+    rng, exceeded, user = np.random.default_rng(0), 0, np.repeat(np.arange(60), 8)
+    for _ in range(300):
+        reference, sample = (pd.DataFrame({"plan": rng.choice(list("abcd"), 60)[user]}) for _ in range(2))
+        index, limit = monitors._shift(reference, sample, (user, user))
         exceeded += index > limit
     assert exceeded / 300 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
 

@@ -27,17 +27,23 @@ def half_width(variance: Any, n: Any, level: float = 0.95) -> Any:
     return special.stdtrit(np.asarray(n) - 1, (1 + level) / 2) * np.sqrt(variance) / np.sqrt(n)
 
 
-def mean_interval(values: Any, level: float = 0.95) -> Interval:
+def mean_interval(values: Any, level: float = 0.95, groups: Any = None) -> Interval:
     """Compute the mean of independent observations, float [n], with Student's t interval of a level in (0, 1).
 
-    It is NaN if a value is. Bounds are NaN where more than half of the values are equal and fewer than `FEWEST` differ
-    from them, as for a single value.
+    Labels `groups` [n] are of observations that are not independent, such as their users: the interval is then that of
+    the sums of groups (cluster-robust: Liang and Zeger 1986), with one degree of freedom less than groups. It is NaN if
+    a value is. Bounds are NaN where more than half of the values are equal and fewer than `FEWEST` of them, or of the
+    groups that have one, differ, as for a single value or group.
     """
-    values, n = np.asarray(values, float), len(values)
-    differs = outside_majority(values)
-    few = n < 2 or (differs is not None and np.count_nonzero(differs) < FEWEST)
-    half = np.nan if few else float(half_width(values.var(ddof=1), n, level))
-    mean = float(values.mean()) if n else np.nan
+    values = terms = np.asarray(values, float)
+    mean, differs = float(values.mean()) if len(values) else np.nan, outside_majority(values)
+    unusual = 0 if differs is None else np.count_nonzero(differs)
+    if groups is not None:
+        labels, group = np.unique(np.asarray(groups), return_inverse=True)
+        terms = np.bincount(group, values - mean) * len(labels) / max(1, len(values))  # their mean is the error
+        unusual = 0 if differs is None else len(np.unique(group[differs]))
+    few = len(terms) < 2 or (differs is not None and unusual < FEWEST)
+    half = np.nan if few else float(half_width(terms.var(ddof=1), len(terms), level))
     return Interval(mean, mean - half, mean + half)
 
 

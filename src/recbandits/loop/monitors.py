@@ -16,10 +16,11 @@ from scipy import stats
 
 from recbandits.evaluation.estimators import ROUNDING, direct_method
 from recbandits.evaluation.intervals import mean_interval
+from recbandits.evaluation.sequential import effective_groups
 from recbandits.loop.gate import predicted_values, probabilities_of
 from recbandits.loop.ingest import log_of
 from recbandits.platforms.warehouse import Join, Warehouse
-from recbandits.records.log_columns import read_contexts
+from recbandits.records.log_columns import number_users, read_contexts
 
 _BINS = 10
 _LOGGED = ("decisions", "reward", "psi_reward", "psi_context", "error", "missing", "lag")  # columns
@@ -66,7 +67,9 @@ def drift(decisions: pa.Table, edges: Sequence[datetime], policies: dict | None 
     the first period where a column is of numbers and has more than ten, else its ten most frequent values there and all
     others; and one bin for missing values. It is sum((p - q) log(p / q)). Of samples of n and m without a change it is
     about (1 / n + 1 / m) times a chi-square variable with one degree of freedom less than bins (Yurdakul and Naranjo
-    2020, "Statistical properties of the population stability index"); what exceeds its 95 % quantile is no chance. The
+    2020, "Statistical properties of the population stability index"); what exceeds its 95 % quantile is no chance. n
+    and m are users of equally many decisions each (`sequential.effective_groups`), as if all decisions of a user were
+    alike, and the intervals are of sums of users. A decision for a user without an id is a user of its own. The
     prequential error is that of predictions made before the reward was known: (reward - score)^2 of the logged action.
 
     Periods, such as rounds, are bounded by aware datetimes, `edges`; one without decisions is left out. The predictions
@@ -80,14 +83,15 @@ def drift(decisions: pa.Table, edges: Sequence[datetime], policies: dict | None 
     """
     rows: list[dict] = []
     first, contexts = None, read_contexts(decisions["context"])
+    users = number_users(decisions["user_id"].to_pandas())[0]
     for row, table, mask in _periods(decisions, edges):
         reward, errors = table["reward"].to_pandas().to_frame(), _errors(table, policies or {})
-        values = reward, contexts[mask]
-        first = first or values
-        row |= _named(mean_interval(reward["reward"]), "reward", "low", "high")
-        row |= _named(mean_interval(errors), "error", "error_low", "error_high")
-        for name, reference, sample in zip(("psi_reward", "psi_context"), first, values, strict=True):
-            row[name], row[f"{name}_limit"] = _shift(reference, sample)
+        values, user, known = (reward, contexts[mask]), users[mask], ~np.isnan(errors)
+        first = first or (values, user)
+        row |= _named(mean_interval(reward["reward"], groups=user), "reward", "low", "high")
+        row |= _named(mean_interval(errors[known], groups=user[known]), "error", "error_low", "error_high")
+        for name, reference, sample in zip(("psi_reward", "psi_context"), first[0], values, strict=True):
+            row[name], row[f"{name}_limit"] = _shift(reference, sample, (first[1], user))
         rows.append(row | {"alarm": _drift_alarm(row, rows[0] if rows else row)})
     return pd.DataFrame(rows)
 
@@ -191,25 +195,29 @@ def _named(interval, *names):
 
 
 def _errors(table, policies):
-    """Compute the squared errors of the scores of the logged actions, for the versions with a policy."""
-    parts = [np.zeros(0)]
+    """Compute the squared errors [n] of the scores of the logged actions; NaN where no policy can score them."""
+    errors, rows = np.full(len(table), np.nan), pd.Index(table["event_id"].to_pandas())
     for version, policy in policies.items():
         log = _scorable(log_of(table.filter(pc.equal(table["policy_version"], version))), policy)
         if len(log):
             scores = policy.scores(log.context, log.candidate_ids, log.mask, log.candidate_features)
-            parts.append((log.reward - scores[np.arange(len(log)), log.action]) ** 2)
-    return np.concatenate(parts)
+            errors[rows.get_indexer(log.event_id)] = (log.reward - scores[np.arange(len(log)), log.action]) ** 2
+    return errors
 
 
-def _shift(reference, sample):
-    """Return (largest population stability index of the columns, its 95 % quantile without a shift), or NaN."""
+def _shift(reference, sample, users=None):
+    """Return (largest population stability index of the columns, its 95 % quantile without a shift), or NaN.
+
+    Labels `users`, a pair of [n] and [m], are of rows that are not independent.
+    """
     columns = [name for name in reference if reference[name].notna().any() or sample[name].notna().any()]
     if not columns:
         return np.nan, np.nan
     index, freedom = np.array([_index(_counts(reference[name], sample[name])) for name in columns]).T
     quantile = stats.chi2.ppf(1 - 0.05 / len(columns), np.maximum(freedom, 1))
     worst = np.argmax(index / quantile)
-    return float(index[worst]), float(quantile[worst] * (1 / len(reference) + 1 / len(sample)))
+    n, m = map(len, (reference, sample)) if users is None else map(effective_groups, users)
+    return float(index[worst]), float(quantile[worst] * (1 / n + 1 / m))
 
 
 def _counts(reference, sample):
