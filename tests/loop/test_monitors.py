@@ -138,6 +138,23 @@ def test_propensities_that_are_twice_as_small_as_they_should_be_raise_an_alarm(d
     assert "other propensities than its own" in with_policy.alarm
 
 
+def test_decisions_that_were_kept_with_different_probabilities_count_accordingly(users):
+    """All of the best rewards, and a tenth of the others: good actions, which are more probable, are kept more often.
+
+    The plain mean of the kept ones is 0.81; of all decisions of the log it is 1.
+    """
+    flat = policy(users, 0.3)
+    table = draw_decisions(users, flat, n=8000)
+    pass_prob = np.where(table["reward"].to_numpy() >= 5, 1.0, 0.1)
+    kept = np.random.default_rng(1).random(8000) < pass_prob
+    thinned = with_columns(table.filter(pa.array(kept)), pass_prob=pass_prob[kept])
+    (row,) = monitors.propensities(thinned, {flat.version: flat}).itertuples()
+    (expected,) = monitors.propensities(table, {flat.version: flat}).itertuples()
+    assert row.ratio == pytest.approx(1.0, abs=0.1)
+    assert (row.differing, row.alarm) == (0.0, "")
+    assert row.high - row.low > 1.5 * (expected.high - expected.low)
+
+
 def test_without_drift_there_is_no_alarm(decisions, serving):
     table = monitors.drift(decisions, EDGES, {serving.version: serving})
     assert table["decisions"].tolist() == [2000, 2000]

@@ -37,7 +37,8 @@ def propensities(decisions: pa.Table, policies: dict | None = None) -> pd.DataFr
     were logged too small. Below 1, they were logged too large, or rare actions, which carry much of the mean, have not
     been drawn yet. The policy tells the two apart: it knows the variance of 1 / (k p), which is (the mean of
     1 / (k p_a) over the candidates a) - 1 for each decision, where a log alone can only estimate it. So `policies`, a
-    dict from version to `ServedPolicy`, compute propensities and variance anew, for decisions among known items.
+    dict from version to `ServedPolicy`, compute propensities and variance anew, for decisions among known items. A
+    decision that was kept with probability pass_prob counts 1 / pass_prob, as it may depend on the action.
 
     An interval that contains 1 says little where it is wide. So the table has the power: the relative error of all
     propensities that would be found with probability 0.8. There is none where an error by a half would not be found, or
@@ -51,7 +52,7 @@ def propensities(decisions: pa.Table, policies: dict | None = None) -> pd.DataFr
     rows = {}
     for version in pc.unique(decisions["policy_version"]).to_pylist():
         log = log_of(decisions.filter(pc.equal(decisions["policy_version"], version)))
-        ratio = direct_method(1 / log.mask.sum(axis=1) / log.propensity)
+        ratio = direct_method(1 / log.mask.sum(axis=1) / log.propensity, pass_prob=log.pass_prob)
         row = {"decisions": len(log), "ratio": ratio.value}
         row["low"], row["high"], row["differing"] = _check_propensities(log, (policies or {}).get(version), ratio)
         row |= {"smallest": log.propensity.min(), "power": _power(row)}
@@ -143,14 +144,16 @@ def compare_windows(
 
 def _check_propensities(log, policy, ratio):
     """Compute the interval of the ratio, and the share of propensities that differ from the policy's, or NaN."""
-    decisions, log = len(log), log if policy is None else _scorable(log, policy)
+    decisions = ratio.effective_sample_size  # all of them where all were kept
+    log = log if policy is None else _scorable(log, policy)
     if policy is None or not len(log):
         return *ratio.interval(level=_LEVEL), np.nan
     probabilities = probabilities_of(policy, log)
     differing = np.abs(probabilities[np.arange(len(log)), log.action] - log.propensity) > ROUNDING
     inverse = np.divide(1, probabilities, out=np.zeros(log.mask.shape), where=log.mask & (probabilities > 0))
-    variance = inverse.sum(axis=1) / log.mask.sum(axis=1) ** 2 - 1
-    half = _QUANTILE * np.sqrt(max(0.0, variance.mean()) / decisions)
+    variances = inverse.sum(axis=1) / log.mask.sum(axis=1) ** 2 - 1
+    variance = np.average(variances, weights=log.pass_prob**-2.0)
+    half = _QUANTILE * np.sqrt(max(0.0, variance) / decisions)
     return max(0.0, ratio.value - half), ratio.value + half, float(differing.mean())
 
 
