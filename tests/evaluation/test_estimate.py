@@ -156,6 +156,28 @@ def test_the_bernstein_interval_by_hand():
     assert (low, high) == pytest.approx((0.5 - half_width, 0.5 + half_width))
 
 
+def test_the_bernstein_interval_of_groups_has_the_span_of_the_largest():
+    """Rewards 0 and 1 of all decisions of a user alike: three decisions of each of two users are as one.
+
+    Of users with one and three decisions, the sums over the mean size are 0 and 1.5: the span is 3 / 2, and around the
+    mean 0.75 the errors are -0.375 and 0.375 with V = 0.28125.
+    """
+    once = estimate_mean([0.0, 1.0]).interval("bernstein", 0.9, span=1.0)
+    thrice = estimate_mean(np.repeat([0.0, 1.0], 3)).interval("bernstein", 0.9, np.repeat([0, 1], 3), span=1.0)
+    assert thrice == pytest.approx(once)
+    low, high = estimate_mean([0.0, 1.0, 1.0, 1.0]).interval("bernstein", 0.9, [0, 1, 1, 1], span=1.0)
+    half_width = np.sqrt(0.28125 * np.log(40)) + 7 * 1.5 * np.log(40) / 3
+    assert (low, high) == pytest.approx((0.75 - half_width, 0.75 + half_width))
+
+
+def test_the_bernstein_interval_of_groups_of_unequal_size_covers_a_rare_reward():
+    """A user with ten times the decisions of 49 others together, all of each alike and with probability 0.1 a click."""
+    rng, user = np.random.default_rng(0), np.repeat(np.arange(50), [1] * 49 + [500])
+    clicks = (rng.random((400, 50)) < 0.1).astype(float)[:, user]
+    bounds = np.array([estimate_mean(row).interval("bernstein", groups=user, span=1.0) for row in clicks])
+    assert np.mean((bounds[:, 0] <= 0.1) & (bounds[:, 1] >= 0.1)) >= 0.95
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["IPS", "SNDR"])
 def test_sixteen_times_the_data_makes_an_interval_a_quarter_as_wide(method, name):

@@ -97,6 +97,8 @@ class Estimate:
             group = np.unique(groups, return_inverse=True)[1]
             sums = tuple((np.bincount(group, top), np.bincount(group, bottom)) for top, bottom in self.parts)
             estimate, (rewarded, rare) = Estimate(sums, ()), self._count_rewarded(group)
+            if options.get("span") is not None and len(group):
+                options["span"] *= max(_largest_share(bottom) for _, bottom in sums)
         few = rare and options.get("span") is None and not rewarded >= FEWEST * (1 - 1e-9)
         if few or estimate.smallest_count < 2:
             return np.nan, np.nan
@@ -200,14 +202,21 @@ def bernstein_interval(estimate: Estimate, level: float, span: float | None = No
     It holds for every n if the estimate is a plain mean (IPS, clipped IPS, DM, DR, Switch-DR and DRos without
     `pass_prob`, with a `q` from other data) and `span`, the largest minus the smallest possible value of a record's
     term, was known before the log: for IPS with rewards from 0 to 1, the largest possible weight. For ratios
-    (self-normalised, replay, `pass_prob`) and for a `q` that was cross-fitted on the same log, it is approximate. The
-    default span is the range in this log, which is too small when rare terms are missing from it.
+    (self-normalised, replay, `pass_prob`) and for a `q` that was cross-fitted on the same log, it is approximate. With
+    `groups`, n is their number and the span of a sum is that of a record, as declared, times the size of the largest
+    group over the mean size: the bound holds for independent groups of equal size, and is approximate for others, whose
+    mean is a ratio. The default span is the range in this log, which is too small when rare terms are missing from it.
     """
     n, influence = estimate.n, estimate.influence
     span = np.ptp(influence) if span is None else span
     log = np.log(4 / (1 - level))
     half = np.sqrt(2 * influence.var(ddof=1) * log / n) + 7 * span * log / (3 * (n - 1))
     return float(estimate.value - half), float(estimate.value + half)
+
+
+def _largest_share(values: np.ndarray) -> float:
+    """Return max(values) / mean(values), NaN for a mean of 0."""
+    return _ratio(np.full(len(values), values.max()), values)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:
