@@ -15,7 +15,7 @@ from recbandits.platforms.jobs import Job
 from recbandits.platforms.local.jobs import LocalJobs
 from recbandits.serving.policy import describe, load
 from recbandits.training import task
-from recbandits.training.experiments import RankingTask
+from recbandits.training.experiments import RankingTask, _split
 from recbandits.training.job_paths import read_users
 from recbandits.training.offline import Specs
 from recbandits.training.problems import Rank
@@ -37,6 +37,19 @@ def test_features_of_held_out_users_are_from_half_of_their_ratings(judge, share,
     assert not set(support) & set(ranking_task.held_out.index)
     factors = ranking_task.features.users.filter(like="factor_").loc[sorted(held_out)]
     assert (factors.abs().sum(axis=1) > 0).all()
+
+
+@pytest.mark.parametrize("split", ["user", "random"])
+def test_all_seeds_share_the_test_split_and_none_of_it_chooses_a_setting(split, movielens):
+    """Of five validation splits, as of the default seeds: no test user, or rating, is in one of them."""
+    unit = movielens.ratings["user_id"] if split == "user" else movielens.ratings.index.to_series()
+    tested, validated = (
+        [set(unit[_split(Rank(split=split, judge=judge), movielens.ratings, seed)[1].index]) for seed in range(5)]
+        for judge in ("test", "validation")
+    )
+    assert all(units == tested[0] for units in tested)
+    assert not tested[0] & set.union(*validated)
+    assert len(validated[0] & validated[1]) / len(validated[0]) == pytest.approx(0.2, abs=0.07)
 
 
 def test_lists_to_learn_from_have_ratings_or_likes_of_training_users(movielens):

@@ -163,7 +163,7 @@ class OfflineTask:
 
     def __init__(self, problem: Fit, data: MovieLens, seed: int):
         self._problem = problem
-        self.train, self.held_out = _split(problem, data.ratings, seed, test_seed=0)
+        self.train, self.held_out = _split(problem, data.ratings, seed)
         behaviour = uniform if problem.behaviour == "uniform" else popularity(self.train)
         candidates = problem.candidates
         self._log = partial(log_decisions, policy=behaviour, candidates=candidates, seed=seed, visits="active")
@@ -203,12 +203,13 @@ class RankingTask:
     """Data of one seed of a `Rank`: ratings to draw lists from (`train`), and `held_out` ones to be evaluated on.
 
     `features` and `factors` are those of the `known` ratings: the training ratings and, where users are held out, their
-    support ratings, half of all they have, by which they are folded in.
+    support ratings, half of all they have, by which they are folded in. The test split is the same for every seed, as
+    in an `OfflineTask`; validation split, support ratings, lists and weights of networks vary with the seed.
     """
 
     def __init__(self, problem: Rank, data: MovieLens, seed: int):
         self._problem, self._seed = problem, seed
-        self.train, self.held_out = _split(problem, data.ratings, seed, test_seed=seed)
+        self.train, self.held_out = _split(problem, data.ratings, seed)
         self.factors, self.known = als(self.train), self.train
         if problem.split == "user":
             halves = splits.random_split(self.held_out, seed, test_share=0.5)
@@ -252,14 +253,18 @@ class RankingTask:
         return {name: float(value) for name, value in (own | over).items()}
 
 
-def _split(problem: Fit | Rank, ratings: pd.DataFrame, seed: int, test_seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split ratings into (those to learn from, those to be evaluated on); by time, every seed gives the same split."""
+def _split(problem: Fit | Rank, ratings: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split ratings into (those to learn from, those to be evaluated on).
+
+    Every seed has the same test split, so that none of its ratings or users has chosen a setting by the validation
+    split of another seed; by time, the validation split is the same too.
+    """
     split = {
         "random": splits.random_split,
         "user": splits.split_by_user,
         "time": lambda ratings, seed: splits.split_by_time(ratings),
     }[problem.split]
-    rest, held_out = (ratings.iloc[rows] for rows in split(ratings, seed=test_seed))
+    rest, held_out = (ratings.iloc[rows] for rows in split(ratings, seed=0))
     if problem.judge == "validation":
         rest, held_out = (rest.iloc[rows] for rows in split(rest, seed=seed))
     return rest, held_out

@@ -16,7 +16,7 @@ class Problem:
     Attributes:
       data: directory with the files of MovieLens, or its gs:// URI; empty looks where `data.movielens.load` does.
       seeds: one repetition each, with users or splits, logs and weights of its own; the first one's agent is exported.
-        The test split of `Fit` is the same for all seeds.
+        The test split of `Fit` and `Rank` is the same for all seeds.
       serve_epsilon: exploration rate of the exported policy, where its agent has no exploration of its own.
     """
 
