@@ -102,6 +102,18 @@ def test_importance_weights_fit_the_model_of_all_candidates_and_plain_regression
     assert np.abs(plain.model.theta[0] - [-1 / 6, 1.0]).min() > 0.05
 
 
+def test_importance_weights_count_each_candidate_of_each_decision_once():
+    """Four visits with one candidate, and four with three, whose propensities are 1/2, 1/4 and 1/4.
+
+    Each action is as frequent as its propensity says. The weighted mean of the rewards is that of all four candidates.
+    """
+    reward = np.array([8, 8, 8, 8, 1, 1, 2, 5], np.float32)
+    propensity = np.array([1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25], np.float32)
+    columns = np.ones((8, 1), np.float32)
+    data = Examples(columns, columns, reward, propensity, np.ones(8, np.float32), np.arange(8))
+    assert np.average(reward, weights=epochs.weigh_examples(data, "ips")) == pytest.approx((8 + 1 + 2 + 5) / 4)
+
+
 def test_networks_are_trained_with_the_same_weights():
     """A network without a hidden non-linearity to spare fits the line of all candidates closer when weighted."""
     x = np.linspace(0, 1, 101, dtype=np.float32)[:, None]

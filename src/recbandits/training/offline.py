@@ -82,8 +82,9 @@ def fit(
       validation: examples on which the error is measured after each epoch; None for none.
       patience: epochs without a better validation error after which a network stops; it keeps the state after its best
         epoch. None trains all epochs and keeps the last state.
-      weights: None weighs all examples alike; "ips" by 1 / (propensity * pass_prob), divided by its mean, as if a
-        uniform policy had logged the decisions. Of slates the agent itself weighs the slots, for position bias.
+      weights: None weighs all examples alike; "ips" by 1 / (propensity * pass_prob), divided by its mean, as if each
+        candidate of each decision had been logged once: a decision counts as often as it has candidates. Of slates the
+        agent itself weighs the slots, for position bias.
       seed: of the order of the examples.
       checkpoints: directory, one for each training; a training that was interrupted continues after its last
         checkpoint to the same end, bit by bit. One is written every ten seconds, and when the training ends, also by an
