@@ -9,7 +9,9 @@ import pytest
 from benchmarks import slate_environment
 from recbandits.environments import clicks
 from recbandits.evaluation import estimators
-from recbandits.evaluation.slates import SLATE_ESTIMATORS, slate_estimates
+from recbandits.evaluation.estimate import difference
+from recbandits.evaluation.estimators import direct_method
+from recbandits.evaluation.slates import SLATE_ESTIMATORS, reward_interaction_ips, slate_estimates, slate_ips
 from recbandits.records.slate_log import SlateLog
 
 HOLDS = {
@@ -283,3 +285,25 @@ def test_an_empty_log_gives_no_estimate(log):
 def test_invalid_inputs_are_refused(log, change, sentence):
     with pytest.raises(ValueError, match=sentence):
         slate_estimates(log, **target(log) | change)
+
+
+def test_estimators_of_slates_and_of_slots_have_a_paired_difference():
+    """IPS has one weight for a slate, RIPS one for each slot: the difference is a mean of the records' differences."""
+    rng = np.random.default_rng(0)
+    reward, ratio = rng.normal(1.0, 1.0, (60, 3)), rng.uniform(0.2, 2.0, (60, 3))
+    columns = reward, np.full((60, 3), 0.5), ratio / 2
+    by_slate, by_slot = slate_ips(*columns), reward_interaction_ips(*columns)
+    terms = (ratio.prod(axis=1)[:, None] * reward - ratio.cumprod(axis=1) * reward).sum(axis=1)
+    for first, second, sign in ((by_slate, by_slot, 1), (by_slot, by_slate, -1)):
+        contrast = difference(first, second)
+        assert contrast.value == pytest.approx(sign * terms.mean())
+        assert contrast.interval() == pytest.approx(direct_method(sign * terms).interval())
+
+
+def test_the_rewarded_slates_of_a_difference_of_different_estimators_are_those_with_a_click():
+    """Of 200 slates 30 have a click, in the first of two slots: in the second, both estimators have the same weight."""
+    reward = np.zeros((200, 2))
+    reward[:30, 0] = 1.0
+    ratio = np.tile([1.0, 0.5], (200, 1))
+    columns = reward, np.full((200, 2), 0.5), ratio / 2
+    assert difference(slate_ips(*columns), reward_interaction_ips(*columns)).rewarded_decisions == pytest.approx(30)

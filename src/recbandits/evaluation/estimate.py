@@ -149,7 +149,8 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     parts = first.parts + tuple((-numerator, denominator) for numerator, denominator in second.parts)
     means = [mean for mean in (first.mean_weight, second.mean_weight) if not np.isnan(mean)]
     mean_weight = max(means, key=lambda mean: abs(mean - 1), default=np.nan)
-    reward = second.reward if first.reward is None else first.reward
+    rewards = [each.reward for each in (first, second) if each.reward is not None]
+    reward = max(rewards, key=np.size, default=None)  # of slots rather than of slates: a slate's weight is of each slot
     slopes = first.slopes + tuple((-weights, denominators) for weights, denominators in second.slopes)
     return Estimate(parts, first.weights + second.weights, mean_weight, reward, slopes)
 
