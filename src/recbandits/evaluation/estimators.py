@@ -134,7 +134,7 @@ def dr_os(
     No weight exceeds sqrt(shrinkage) / 2. Towards a `shrinkage` of 0 it is DM, at infinity DR. None fits it to the
     weights, where variance plus squared bias is least: with errors reward - q of mean square s^2, these are at most
     s^2 (mean(v^2) / n + mean(w - v)^2) for shrunk weights v, least at sum(w^3)^2 / sum(w^4) to first order in
-    1 / shrinkage. No weight then loses more than half.
+    1 / shrinkage. No weight then loses more than half, where all records have the same pass_prob.
     """
     require(shrinkage is None or shrinkage > 0, "shrinkage", "positive", shrinkage)
 

@@ -177,7 +177,8 @@ class Log(ArrayLog):
           rewards: table of `Reward` records; those of other decisions are left out.
           default_reward: reward of a decision without one, such as 0.0 for no click; None refuses the decision.
           take: rule for several rewards of one decision, one of `REPORT_RULES`: the one of the first or last time (of
-            equal times the smaller value is first), the sum, or the largest. Equal rows are one. None refuses several.
+            equal times the smaller value is first), the sum, or the largest. Equal rows are one to a rule. None refuses
+            several rows of a decision, equal ones too.
           item_ids: ids of all items; None for the ids of the table, sorted.
 
         Raises:
