@@ -294,3 +294,16 @@ def test_the_mean_weight_is_below_1_by_the_probability_of_actions_that_were_neve
     action = np.random.default_rng(0).integers(2, size=10_000)
     estimate = estimators.ips(action * 1.0, np.full(10_000, 0.5), np.full(10_000, 0.25))
     assert estimate.mean_weight == pytest.approx(0.5)
+
+
+def test_fitted_shrinkage_leaves_half_of_each_weight_where_all_records_have_the_same_pass_prob():
+    """Of weights 1 and 0.1 whose records count 1 and 100, the larger keeps less than half."""
+    zeros = np.zeros(40)
+    for seed in range(50):
+        target = np.random.default_rng(seed).uniform(size=40) ** 4
+        for pass_prob in (None, np.full(40, 0.5)):
+            estimate = estimators.dr_os(zeros, zeros + 0.3, target, zeros, zeros, pass_prob=pass_prob)
+            count = 1 if pass_prob is None else 2
+            assert (estimate.weights[0] >= (0.5 - 1e-9) * count * target / 0.3).all()
+    unequal = estimators.dr_os(zeros[:2], [1.0, 1.0], [1.0, 0.1], zeros[:2], zeros[:2], pass_prob=[1.0, 0.01])
+    assert unequal.weights[0][0] < 0.5
