@@ -113,20 +113,38 @@ def check_memory(server, before):
     assert memory(server) < 1.1 * before, f"{memory(server) / 1e6:.0f} MB after {before / 1e6:.0f} MB"
 
 
-def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(server):
-    """Each answer is 1.5 MB. The clients have ten seconds to take it."""
+NEXT_REQUEST = b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("more", [b"", NEXT_REQUEST], ids=("one request", "pipelined"))
+def test_16_clients_that_take_no_answer_are_left_and_their_memory_comes_back(server, more):
+    """Each answer is 1.5 MB. The clients have ten seconds to take it, with another request behind it or not."""
     before, body = memory(server), large_answer()
     clients = [connect(server, buffer=4096) for _ in range(16)]
     with answer_meanwhile(server):
         for client in clients:
             send(client, body)
+            client.sendall(more)
         time.sleep(CLIENT_TIMEOUT + 4)
     check_memory(server, before)
     path, process = str(socket_of(server.directory)), process_of(server)
     until(lambda: sum(each.laddr == path for each in process.net_connections("unix")) == 1)  # the one that listens
     assert len(server.predict(SIMPLE["instances"])) == 1
+    assert "Traceback" not in server.logs()
     for client in clients:
         client.close()
+
+
+def test_clients_that_pipeline_and_take_no_answer_lock_no_other_one_out(server):
+    """There are as many as there may be connections, and each answer is 0.4 MB, more than a socket's buffer."""
+    body = large_answer(2_500)
+    with contextlib.ExitStack() as clients:
+        for _ in range(MAX_CONNECTIONS):
+            client = clients.enter_context(connect(server, buffer=4096))
+            send(client, body)
+            client.sendall(NEXT_REQUEST)
+            assert client.recv(1)  # the answer has come
+        assert len(server.predict(SIMPLE["instances"])) == 1
 
 
 def test_140_half_sent_requests_block_no_other_client_and_release_their_memory(server):

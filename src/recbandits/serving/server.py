@@ -88,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer; unless that was done before the body was read."""
         super().on_message_complete()
         self._head = 0  # of the next request, what came in the same read is not counted
-        if not self.cycle.response_complete:
+        if not self.cycle.response_complete and not self.flow.write_paused:
             self._waiting_since = None
 
     def on_response_complete(self) -> None:
@@ -96,6 +96,17 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle.response_complete:  # no request was sent behind this one
             self._waiting_since = self.loop.time()
+
+    def pause_writing(self) -> None:
+        """Wait until the answer is taken, before which no later request of the connection can be answered."""
+        super().pause_writing()
+        self._waiting_since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """Answer on, if a request has been read."""
+        super().resume_writing()
+        if not self.cycle.response_complete and not self.cycle.more_body:
+            self._waiting_since = None
 
     def _check_deadline(self) -> None:
         """Close the connection if its client has used up its time, else look again when it will have."""
