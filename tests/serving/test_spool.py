@@ -240,6 +240,18 @@ def test_a_process_that_starts_before_another_one_ends_gets_its_spool(path, monk
     assert [event_id for event_id, _, _ in sink] == ["e3", "e0", "e1", "e2"]
 
 
+def test_a_spool_that_another_process_leaves_while_the_sink_is_not_reached_is_taken_then(path, monkeypatch):
+    monkeypatch.setattr("recbandits.serving.outbox._SPOOL_PAUSE", 0.01)
+    monkeypatch.setenv("RECBANDITS_EVENT_SPOOL", str(path.parent))
+    old = open_spool("log")
+    outbox = Outbox(Sink, seconds=0.001, open_spool=lambda: open_spool("log"))
+    outbox.put(Decision(0), NOW)
+    until(lambda: outbox.counters["retried"])
+    old.close()
+    until(lambda: outbox.counters["spooled"] == 1, 10)
+    assert outbox.close()["failed"] == 0
+
+
 def test_the_file_is_bounded_in_bytes_and_what_it_does_not_take_waits(path, monkeypatch):
     """Each event has about 380 bytes: a few batches of 10 fit into seven pages, and the next ones wait."""
     monkeypatch.setattr(sinks, "MAX_SPOOL_BYTES", 7 * 4096)

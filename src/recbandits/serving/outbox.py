@@ -170,6 +170,7 @@ class Outbox:
 
     def _keep(self, events):
         """Return whether the spool has taken the events."""
+        self._find_spool()  # another process may have left it while the sink is not reached
         kept = False
         try:
             kept = self._spool is not None and self._spool.append(events)
