@@ -244,7 +244,8 @@ def test_a_decision_counts_about_as_many_bytes_as_its_record_has():
     large = Recommendation(
         "e", "v", "u", candidates=ids, context={"a": "b" * 3000}, candidate_features={"p": [1.5] * 500}, **common
     )
-    assert 1 < large.size / len(large.interaction(NOW).to_json()) < 2.5
+    for record in (large, large._replace(user_id="u" * 1_400_000)):
+        assert 1 < record.size / len(record.interaction(NOW).to_json()) < 2.5
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, TypeError])

@@ -40,9 +40,10 @@ class Recommendation(NamedTuple):
     @property
     def size(self) -> int:
         """Return about how many bytes of memory the record takes, without ids of candidates that the policy has."""
+        user = len(self.user_id or "")
         context = sum(len(name) + len(str(value)) for name, value in self.context.items())
         candidates = sum(map(len, self.candidates)) + (12 + 24 * len(self.candidate_features)) * len(self.candidates)
-        return 1000 + context + candidates + 80 * len(self.item_ids)
+        return 1000 + user + context + candidates + 80 * len(self.item_ids)
 
     def interaction(self, time: datetime, pass_prob: float = 1.0) -> Interaction:
         """Return the record of the decision, kept in the log with probability `pass_prob`; ValueError if refused."""
