@@ -108,6 +108,18 @@ def test_a_message_that_failed_comes_again_after_a_pause(messages, topic):
     assert names(messages.take(READER, 10)) == ["b"]
 
 
+def test_messages_are_delivered_after_the_clock_was_set_back(messages, topic, monkeypatch):
+    """By an hour, which is longer than any pause."""
+    messages.publisher(topic).send(rewards("a", "b"))
+    now = time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: now)
+    first, second = messages.take(READER, 10)
+    messages.settle(READER, [first.number], [second])
+    assert messages.take(READER, 10) == []
+    now += pause(1)
+    assert names(messages.take(READER, 10)) == ["b"]
+
+
 def test_pauses_double_from_a_tenth_of_a_second_to_a_minute():
     assert [pause(attempts) for attempts in (1, 2, 3, 10)] == [0.1, 0.2, 0.4, 51.2]
     assert pause(100) == 60

@@ -30,7 +30,10 @@ CREATE TABLE IF NOT EXISTS waiting (
 CREATE INDEX IF NOT EXISTS in_order ON waiting (subscription, due, id);
 CREATE INDEX IF NOT EXISTS exhausted ON waiting (subscription) WHERE attempts >= {ATTEMPTS};
 """
-_DUE = "SELECT id FROM waiting WHERE subscription = ? AND due <= ? ORDER BY due, id LIMIT ?"
+# What is due later than any pause allows was written before the clock was set back.
+_DUE = f"""
+SELECT id FROM waiting WHERE subscription = ?1 AND (due <= ?2 OR due > ?2 + {_LONGEST_PAUSE}) ORDER BY due, id LIMIT ?3
+"""
 _EXHAUSTED = f"""
 SELECT waiting.id, dead_letters, data, attributes, attempts FROM waiting
 JOIN subscriptions ON name = subscription AND dead_letters IS NOT NULL
