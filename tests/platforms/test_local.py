@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -75,6 +76,15 @@ def test_artifacts_that_cannot_hold_a_directory_are_refused(tmp_path):
     platform = LocalPlatform(Config(artifacts=str(tmp_path / "notes")))
     with pytest.raises(PlatformError, match=r"^directory data could not be created: /.*/notes/data: Not a directory$"):
         platform.create()
+
+
+def test_a_directory_that_another_process_makes_meanwhile_is_used(platform, monkeypatch):
+    def make_twice(path, *arguments, make=Path.mkdir, **options):
+        make(path, parents=True)
+        make(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", make_twice)
+    assert {outcome.outcome for outcome in platform.create()} == {"exists"}
 
 
 def test_directories_are_for_their_owner_alone(platform):

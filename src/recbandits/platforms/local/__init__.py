@@ -80,7 +80,12 @@ class LocalPlatform:
         with one_sentence(f"directory {name}", "created"):
             if path.is_dir():
                 return "exists"
-            path.mkdir(mode=0o700, parents=True)
+            try:
+                path.mkdir(mode=0o700, parents=True)
+            except FileExistsError:
+                if path.is_dir():  # another process has made it meanwhile
+                    return "exists"
+                raise
             (path / MARK).touch(mode=0o600)
         return "created"
 
