@@ -119,7 +119,8 @@ def test_a_message_that_kills_its_process_becomes_a_dead_letter_and_takes_no_nei
     deployment.messages.settle(DEAD, [letter.number for letter in letters])
 
 
-def test_what_a_function_refuses_ten_times_goes_to_the_dead_letters(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [ValueError("this one is refused"), SystemExit(0)], ids=("error", "exit"))
+def test_what_a_function_refuses_ten_times_goes_to_the_dead_letters(tmp_path, monkeypatch, error):
     """Without pauses, in this process: the messages beside it are done."""
     monkeypatch.setattr("recbandits.platforms.local.messages._FIRST_PAUSE", 0.0)
     messages = choose(Config(artifacts=str(tmp_path))).messages
@@ -134,7 +135,7 @@ def test_what_a_function_refuses_ten_times_goes_to_the_dead_letters(tmp_path, mo
         if calls[-1] == ("b", 10):
             stop.set()
         if calls[-1][0] == "b":
-            raise ValueError("this one is refused")
+            raise error
 
     call(target, messages, topic, reader, stop)
     assert sorted(calls) == [("a", 1), *(("b", attempt) for attempt in range(1, 11)), ("c", 1)]

@@ -139,7 +139,7 @@ def call(target: Callable, messages: LocalMessages, topic: str, subscription: st
                 try:
                     target(event(message, topic, subscription))
                     done.append(message.number)
-                except Exception:  # of any kind: the message is delivered again
+                except (Exception, SystemExit):  # of any kind: the message is delivered again
                     traceback.print_exc()
                     failed.append(message)
             if batch:
