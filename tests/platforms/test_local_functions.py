@@ -9,6 +9,7 @@ import pytest
 from recbandits.config import Config
 from recbandits.platforms import choose
 from recbandits.platforms.functions import Function
+from recbandits.platforms.local.files import in_turn
 from recbandits.platforms.local.functions import call
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Reward
@@ -171,6 +172,18 @@ def test_a_function_that_is_deleted_is_gone_with_its_subscription_and_deleting_a
         deployment.functions.health("ignore")
     deployment.send("after")
     assert deployment.messages.backlog("rewards-ignore") == 0
+
+
+@pytest.mark.parametrize("action", ["deploy", "ensure", "stop", "delete"])
+def test_a_function_that_another_process_changes_is_left_alone(deployment, monkeypatch, action):
+    """Without the lock, a deletion beside a deployment would leave a process that no platform knows."""
+    monkeypatch.setattr("recbandits.platforms.local.files._TURN", 0.0)
+    unit = deployment.functions.unit("note")
+    name, argument = unit.run["name"], deployment.function() if action == "deploy" else "note"
+    with in_turn(unit.directory, unit.label), pytest.raises(PlatformError, match="function note is being changed by"):
+        getattr(deployment.functions, action)(argument)
+    assert unit.running
+    assert unit.run["name"] == name
 
 
 def test_a_function_that_cannot_be_loaded_is_an_error_with_its_last_words(deployment, tmp_path):

@@ -19,7 +19,7 @@ from recbandits import checks
 from recbandits.config import Config
 from recbandits.platforms.endpoints import Endpoint, in_context, with_version
 from recbandits.platforms.jobs import check_name
-from recbandits.platforms.local.files import held, one_sentence, private, write_json
+from recbandits.platforms.local.files import in_turn, one_sentence, private, write_json
 from recbandits.platforms.local.units import Unit
 from recbandits.platforms.protocol import PlatformError
 from recbandits.serving import predictor, versions
@@ -29,7 +29,6 @@ from recbandits.serving.sinks import SINK_VARIABLE, TOPIC_VARIABLE, temporary_fo
 
 _ANSWER = 60  # seconds until a server must answer a request
 _TOKEN = "RECBANDITS_ADMIN_TOKEN"  # for the routes that change the release
-_TURN = 300.0  # seconds to wait for others who change the endpoint
 _END = 20.0  # seconds that a server gets to deliver its log
 _LONGEST = 100  # bytes of a socket's path, which systems limit to 104 or 108
 
@@ -182,10 +181,7 @@ class LocalEndpoint(Endpoint):
     @contextlib.contextmanager
     def _context(self):
         """No two threads or processes are in it at once."""
-        turn = self.directory.with_name(f"{self.name}.turn")
-        with one_sentence(f"endpoint {self.name}", "changed"), held(private(turn), _TURN) as lock:
-            if lock is None:
-                raise PlatformError(f"endpoint {self.name} is being changed by another process")
+        with one_sentence(self.unit.label, "changed"), in_turn(self.directory, self.unit.label):
             yield
 
     def _read(self):

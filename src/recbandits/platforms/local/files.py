@@ -13,6 +13,7 @@ from recbandits import checks
 from recbandits.platforms.protocol import PlatformError
 
 _GLANCE = 0.5  # seconds for which others may hold a lock to see whether it is held
+_TURN = 300.0  # seconds to wait for others who change an endpoint or a function
 _REMOTE = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "drvfs", "fuse.sshfs"}
 _SHARED_MEMORY, _LEAST = Path("/dev/shm"), 16 * 2**20  # bytes; TensorFlow's and Python's workers share memory there
 
@@ -38,6 +39,17 @@ def held(directory: Path, patience: float = _GLANCE) -> Iterator[int | None]:
         yield lock if taken else None
     finally:
         os.close(lock)
+
+
+@contextlib.contextmanager
+def in_turn(directory: Path, label: str) -> Iterator[None]:
+    """Hold the lock in `<name>.turn` beside a directory, which is made and removed; PlatformError if others keep it."""
+    with one_sentence(label, "changed"):
+        turn = private(directory.with_name(f"{directory.name}.turn"))
+    with held(turn, _TURN) as lock:
+        if lock is None:
+            raise PlatformError(f"{label} is being changed by another process")
+        yield
 
 
 def is_held(directory: Path) -> bool:

@@ -2,7 +2,8 @@
 
 `main.py` is called with the CloudEvent that Eventarc would send. A message is acknowledged when the function returns,
 and comes again when it raises. `python -m recbandits.platforms.local.functions DIRECTORY SUBSCRIPTION` is that process;
-the directory has `function.json`.
+the directory has `function.json`. Others wait for a process that deploys, starts, stops or deletes a function: it holds
+the lock in `<name>.turn` beside that directory.
 """
 
 import base64
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from recbandits.config import SETTINGS, Config
 from recbandits.platforms.functions import EVENT, Function
 from recbandits.platforms.jobs import check_name
-from recbandits.platforms.local.files import one_sentence, private, read_json, write_json
+from recbandits.platforms.local.files import in_turn, one_sentence, private, read_json, write_json
 from recbandits.platforms.local.messages import LocalMessages, Message
 from recbandits.platforms.local.units import VARIABLE, Unit
 from recbandits.platforms.protocol import PlatformError
@@ -48,13 +49,19 @@ class LocalFunctions:
                 f"HTTP, got None; call {function.target} with a request object"
             )
         unit = self.unit(function.name)
-        unit.stop()
-        with one_sentence(unit.label, "deployed"):
-            write_json(private(unit.directory) / "function.json", vars(function) | {"source": str(function.source)})
-        self.ensure(function.name)
+        with in_turn(unit.directory, unit.label):
+            unit.stop()
+            with one_sentence(unit.label, "deployed"):
+                write_json(private(unit.directory) / "function.json", vars(function) | {"source": str(function.source)})
+            self._start(function.name)
 
     def ensure(self, name: str) -> None:
         """Start a function that was deployed unless it runs; PlatformError if there is none, or it does not start."""
+        unit = self.unit(name)
+        with in_turn(unit.directory, unit.label):
+            self._start(name)
+
+    def _start(self, name):
         function, unit = self._deployed(name), self.unit(name)
         dead = self._messages.topic(f"{self._short(function.topic)}-dead")
         self._messages.subscription(f"{self._short(function.topic)}-dead", dead)
@@ -71,18 +78,23 @@ class LocalFunctions:
 
     def stop(self, name: str) -> None:
         """End the process of a function, which is there to be started by `ensure`; messages wait meanwhile."""
-        self.unit(name).stop()
+        unit = self.unit(name)
+        with in_turn(unit.directory, unit.label):
+            unit.stop()
 
     def delete(self, name: str) -> None:
         """See `Functions.delete`."""
-        directory = self.unit(name).directory
+        unit = self.unit(name)
+        directory = unit.directory
         with one_sentence(f"directory {directory}", "removed"):
             if not directory.exists():
                 return
-            self.stop(name)
-            if (directory / "function.json").exists():
-                self._messages.delete(self._reader(self._deployed(name)))
-            shutil.rmtree(directory)
+            with in_turn(directory, unit.label):
+                unit.stop()
+                if (directory / "function.json").exists():
+                    self._messages.delete(self._reader(self._deployed(name)))
+                if directory.exists():  # not, if another process has deleted it meanwhile
+                    shutil.rmtree(directory)
 
     def logs(self, name: str) -> str:
         """See `Functions.logs`."""
