@@ -241,6 +241,16 @@ def test_the_content_type_may_have_parameters(server):
     assert post(server, body, {"Content-Type": "Application/JSON; charset=utf-8"})[0] == 200
 
 
+def test_a_request_that_asks_for_an_upgrade_is_answered_or_refused_with_the_reason(server):
+    """As `curl --http2` sends it. The parser drops the body of such a request."""
+    upgrade = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABk"}
+    with contextlib.closing(connect(server)) as connection:
+        connection.request("GET", "/health", headers=upgrade)
+        assert connection.getresponse().status == 200
+    status, answer = post(server, {"instances": [{"user_id": 7}]}, JSON | upgrade)
+    assert (status, answer["detail"]) == (400, "the request must not ask for an upgrade: use HTTP/1.1")
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_is_read_up_to_1_5_megabytes_and_not_further(server, chunked):
     body = json.dumps({"instances": [{"user_id": 7}]}).encode()

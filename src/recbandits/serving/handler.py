@@ -174,6 +174,8 @@ async def read_body(request: HttpRequest, semaphore: asyncio.Semaphore) -> bytes
                 parts.append(part)
         except ClientDisconnect:
             raise RefusalError(400, "the connection ended before the body") from None
+    if not size and "upgrade" in request.headers:  # the parser takes what follows for another protocol
+        raise RefusalError(400, "the request must not ask for an upgrade: use HTTP/1.1")
     return b"".join(parts)
 
 
