@@ -1,5 +1,6 @@
 """The prediction server around exported policies: real processes, real sockets, a real log."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -22,6 +23,7 @@ import pandas as pd
 import psutil
 import pytest
 from google.pubsub_v1 import PublishRequest, PublishResponse
+from starlette.requests import Request as HttpRequest
 
 from recbandits.config import Config
 from recbandits.platforms.local.endpoints import LocalEndpoints, SocketConnection, socket_of
@@ -29,7 +31,8 @@ from recbandits.platforms.local.messages import LocalMessages
 from recbandits.platforms.protocol import PlatformError
 from recbandits.records import Interaction
 from recbandits.serving import manifest, policy
-from recbandits.serving.handler import MAX_BODY_BYTES, read_metrics
+from recbandits.serving.handler import MAX_BODY_BYTES, BanditHandler, read_metrics
+from recbandits.serving.outbox import DirectLog
 from recbandits.serving.predictor import BanditPredictor
 from recbandits.serving.schemas import Response
 from recbandits.serving.sinks import count_missing
@@ -693,6 +696,33 @@ def test_a_decision_that_could_not_be_logged_is_answered_says_so_and_fails_alone
     assert {logged for _, logged, user in answers if user == "poison"} == {False}
     assert {logged for _, logged, user in answers if user != "poison"} == {True}
     assert sorted(logged_ids) == sorted(event_id for event_id, logged, _ in answers if logged)
+
+
+def test_a_request_that_is_cancelled_while_its_decision_is_written_does_not_end_the_log(exported):
+    """The next one waits until the sink has taken the first decision."""
+    started, ready = threading.Event(), threading.Event()
+
+    class Sink:
+        def send(self, interactions):
+            started.set()
+            assert ready.wait(30)
+
+    async def receive():
+        return {"type": "http.request", "body": b'{"instances": [{}]}'}
+
+    async def run():
+        handler = BanditHandler(str(exported[0]))
+        handler.outbox = DirectLog(Sink())
+        scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+        cancelled, other = (asyncio.create_task(handler.handle(HttpRequest(scope, receive))) for _ in range(2))
+        await asyncio.to_thread(started.wait, 30)
+        cancelled.cancel()
+        ready.set()
+        answer = await asyncio.wait_for(other, 10)
+        handler.close()
+        return json.loads(answer.body)
+
+    assert asyncio.run(run())["predictions"][0]["logged"] is True
 
 
 def get_metrics(connection):

@@ -142,7 +142,8 @@ class BanditHandler:
             waiting, self._waiting = self._waiting, []
             results = await write([decisions for decisions, _ in waiting], datetime.now(UTC))
             for (_, kept), result in zip(waiting, results, strict=True):
-                kept.set_result(result)
+                if not kept.done():  # its request may have been cancelled, and others wait behind it
+                    kept.set_result(result)
         self._writing = None
 
 
