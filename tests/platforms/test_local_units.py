@@ -60,6 +60,13 @@ def test_a_unit_succeeds_or_fails_with_its_last_line(unit):
     assert unit.status()[::3] == ("failed", "unit a was killed by SIGKILL")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no real-time signals")
+def test_a_unit_that_a_signal_without_a_name_has_killed_says_its_number(unit):
+    assert unit.start([sys.executable, "-c", "import os; os.kill(os.getpid(), 40)"])
+    unit.wait()
+    assert unit.status()[::3] == ("failed", "unit a was killed by signal 40")
+
+
 def test_a_finished_unit_and_one_of_another_request_stay_as_they_are(unit):
     command = [sys.executable, "-c", "print('done')"]
     assert unit.start(command, request=[1])

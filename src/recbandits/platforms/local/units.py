@@ -119,7 +119,7 @@ class Unit:
             return Status("interrupted", started, None, f"{self.label} ended without a word: {reason}")
         error, code = "", end["code"]
         if end["state"] == "failed" and code < 0:
-            error = f"{self.label} was killed by {signal.Signals(-code).name}"
+            error = f"{self.label} was killed by {_signal_name(-code)}"
         elif end["state"] == "failed":
             error = f"{self.label} failed with exit code {code}" + (f": {line}" if (line := self._last_line()) else "")
         return Status(end["state"], started, datetime.fromisoformat(end["ended"]), error)
@@ -271,6 +271,13 @@ class Unit:
 
     def _last_line(self) -> str:
         return next((line.strip() for line in reversed(self.log().splitlines()) if line.strip()), "")
+
+
+def _signal_name(number):
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have none
+        return f"signal {number}"
 
 
 def units_below(directory: str | os.PathLike) -> Iterator[Unit]:
