@@ -382,6 +382,7 @@ def test_records_of_two_kinds_are_refused():
         ('{"event_id": "e", "time": "2026-05-01T00:00:00", "value": 1.0}', f"time must be {TIME}, got datetime"),
         ('{"event_id": "e", "time": "2026-05-01T00:00:00Z", "value": NaN}', "value must be a finite number, got nan"),
         ("{", "Expecting"),
+        ("[" * 100_000, "the JSON of Reward cannot be read: maximum recursion depth exceeded"),
     ],
 )
 def test_json_of_no_record_is_refused(text, message):

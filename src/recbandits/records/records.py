@@ -43,7 +43,10 @@ class Record:
 
         ValueError if the text is not JSON, a field is missing or unknown, or a value is refused.
         """
-        values, known = json.loads(text), cls.fields
+        try:
+            values, known = json.loads(text), cls.fields
+        except RecursionError as error:
+            raise ValueError(f"the JSON of {cls.__name__} cannot be read: {error}") from None
         require(isinstance(values, dict), f"the JSON of {cls.__name__}", "an object", text)
         for name in sorted(values):
             require(name in known, f"field of {cls.__name__}", f"one of {', '.join(known)}", name)
