@@ -279,6 +279,9 @@ def test_one_process_at_a_time_has_the_file_of_a_topic(tmp_path, monkeypatch):
     assert set(files) <= set((tmp_path / "spool").iterdir())
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert stat.S_IMODE((tmp_path / "spool").stat().st_mode) == 0o700
+    code = "from recbandits.serving.sinks import open_spool; open_spool('projects/p/topics/log')"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "BlockingIOError" in process.stderr, "the refusal of a second spool has not ended the lock of the first"
     first.close()
     open_spool("projects/p/topics/log").close()
     other.close()

@@ -1,5 +1,6 @@
 """Where an outbox puts events: Pub/Sub, and a file on the disk for those that cannot be published now."""
 
+import contextlib
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from recbandits.checks import flush
 
@@ -29,6 +31,10 @@ COMMIT;
 """
 _PUBLISH_TIMEOUT = 5.0  # seconds for one request to Pub/Sub
 _MAX_REQUEST_BYTES = 5_000_000  # bytes in one request to Pub/Sub, which takes 10 MB
+
+
+# Open ones by `_identity`. SQLite locks a file for the process: to open and close it once more would end the lock.
+_SPOOLS: WeakValueDictionary[tuple[int, ...], "Spool"] = WeakValueDictionary()
 
 
 class Event(NamedTuple):
@@ -81,16 +87,20 @@ class PubSubSink:
 class Spool:
     """A SQLite file of events, for one process at a time, which locks it; a batch is in it as a whole or not at all.
 
-    The directory of the file is created. BlockingIOError says that another process has the file, OSError that it cannot
-    be written.
+    The directory of the file is created. BlockingIOError says that a spool of another process, or another one of this
+    process, has the file, OSError that it cannot be written.
     """
 
     def __init__(self, path: str | Path):
         self._path, self._replayed = Path(path), 0
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if _identity(self._path.lstat()) in _SPOOLS:
+                raise BlockingIOError(f"{path} cannot be opened: this process has it")
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            if os.fstat(file).st_uid != os.geteuid():  # its events would be published as this server's
+            status = os.fstat(file)
+            if status.st_uid != os.geteuid():  # its events would be published as this server's
                 raise PermissionError(f"{path} must belong to this user")
             os.fchmod(file, 0o600)
         finally:
@@ -103,6 +113,8 @@ class Spool:
             self._database.close()
             busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
             raise (BlockingIOError if busy else OSError)(f"{path} cannot be opened: {error}") from error
+        self._identity = _identity(status)
+        _SPOOLS[self._identity] = self
 
     def append(self, events: Sequence[Event]) -> bool:
         """Flush a batch to the disk; False where the file was removed or would be too large, or the disk is full."""
@@ -131,6 +143,12 @@ class Spool:
     def close(self) -> None:
         """Leave the file to the next process."""
         self._database.close()
+        _SPOOLS.pop(self._identity, None)
+
+
+def _identity(status):
+    """Return the file of a status with this process: one that is forked has no lock of its parent's."""
+    return os.getpid(), status.st_dev, status.st_ino
 
 
 def count_missing(attributes: Iterable[Mapping[str, str]]) -> int:
