@@ -111,6 +111,28 @@ def test_a_policy_that_was_refused_or_undeployed_leaves_nothing_behind(endpoint,
         endpoint.split({undeployed_version: 100, version: 0})
 
 
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_server_that_takes_a_release_too_late_returns_to_the_present_one_or_keeps_the_copy(
+    endpoint, exported, monkeypatch, late
+):
+    """Its answer comes after the time-out, to the first request or to the second one too."""
+    version, ask, requests = endpoint.deploy(exported[0]), endpoint._ask, count(1)
+
+    def ask_impatiently(*arguments):
+        answer = ask(*arguments)
+        if next(requests) <= late:
+            raise PlatformError("timed out")
+        return answer
+
+    monkeypatch.setattr(endpoint, "_ask", ask_impatiently)
+    with pytest.raises(PlatformError, match="timed out"):
+        endpoint.deploy(exported[1])
+    copies = {path.name for path in (endpoint.directory / "storage" / "policies").iterdir()}
+    assert ask("GET", "/release")["shares"] == endpoint.traffic_split == {version: 100}
+    assert copies == {version} | ({load(exported[1]).version} if late == 2 else set())
+    shutil.rmtree(endpoint.directory / "storage" / "policies" / load(exported[1]).version, ignore_errors=True)
+
+
 def test_of_those_who_change_the_same_shares_at_once_one_wins(endpoint, exported, config):
     first, second = endpoint.deploy(exported[0]), endpoint.deploy(exported[1], 10)
     traffic_split, barrier = endpoint.traffic_split, Barrier(4)
@@ -243,9 +265,11 @@ def test_what_a_killed_deployment_left_to_the_server_is_set_right_by_the_next_pr
     storage = endpoint.directory / "storage"
     for draft in (storage / ".release.json.k3x", storage / "policies" / f".{second}.k3x"):
         draft.mkdir()
+    (storage / ".DS_Store").touch()  # as macOS does
     again = LocalPlatform(config).endpoints.create()
     assert again._ask("GET", "/release")["shares"] == again.traffic_split == {first: 100, second: 0}
-    assert list(storage.rglob(".*")) == []
+    assert list(storage.rglob(".*")) == [storage / ".DS_Store"]
+    (storage / ".DS_Store").unlink()
     endpoint.split({second: 100})
     endpoint.undeploy(first)
     endpoint.undeploy(second)

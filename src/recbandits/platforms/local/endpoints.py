@@ -107,14 +107,14 @@ class LocalEndpoint(Endpoint):
         self.unit.start(command, variables, restart=True)
         self.unit.wait_ready(lambda: self.health()["alive"])
         # A process that was killed may have left the server another release than the one that is written, and drafts.
-        release, _ = self._read()
-        self._ask("PUT" if release else "DELETE", "/release", release and vars(release))
+        self._restore(self._read()[0])
         for draft in (*self._storage.glob(".*"), *self._storage.glob(f"{versions.POLICIES}/.*")):
-            shutil.rmtree(draft)
+            if draft.is_dir():  # a file of such a name is of the system, as .DS_Store
+                shutil.rmtree(draft)
 
     @in_context
     def deploy(self, policy: str | Path, traffic_percentage: int = 100) -> str:
-        """See `Endpoint.deploy`; where the server refuses, what it served before goes on."""
+        """See `Endpoint.deploy`; where the server refuses, or is late, it is asked to serve what it did before."""
         version, (present, state) = load(policy).version, self._read()
         release = with_version(present, version, traffic_percentage)
         copy = self._storage / versions.POLICIES / version
@@ -131,6 +131,7 @@ class LocalEndpoint(Endpoint):
         try:
             self._write(release, state)
         except (PlatformError, OSError):
+            self._restore(present)  # a server that answered too late may have taken the release, and need the copy
             if new:
                 shutil.rmtree(copy)
             raise
@@ -195,6 +196,10 @@ class LocalEndpoint(Endpoint):
         with checks.replacing(self._storage / versions.FILE) as draft:
             write_json(draft, vars(release))
             self._ask("PUT", "/release", vars(release))
+
+    def _restore(self, release):
+        """Have the server serve the release that is written."""
+        self._ask("PUT" if release else "DELETE", "/release", release and vars(release))
 
     def _remove(self, version, release, state):
         if release:
