@@ -44,7 +44,7 @@ SPEED = [
         "TF-Agents' `train`, each record parsed",
     ),
     (
-        "IPS, SNIPS, DR with intervals, a million decisions",
+        "IPS, SNIPS, DR with intervals, a million decisions; the log is made before",
         "off_policy",
         1,
         "here",
