@@ -99,6 +99,30 @@ def test_a_reward_may_be_a_function_of_the_table():
     np.testing.assert_array_equal(log.reward, [60.0, 0.0, 60.0])
 
 
+def test_rewards_of_a_function_belong_to_the_decisions_of_their_index():
+    """The order of the rewards is that of another sort; an array has no index and is taken by its position."""
+    frame = FRAME.assign(click=[3, 1, 2]).set_index(pd.Index([7, 8, 9]))
+    assert read(frame, reward=lambda frame: frame["click"].sort_values()).reward.tolist() == [3.0, 1.0, 2.0]
+    assert read(frame, reward=lambda frame: frame["click"].to_numpy()).reward.tolist() == [3.0, 1.0, 2.0]
+    for wrong in (lambda frame: frame["click"].reset_index(drop=True), lambda frame: frame["click"].iloc[:2]):
+        with pytest.raises(ValueError, match="index of the rewards must be that of the table, in any order, got"):
+            read(frame, reward=wrong)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.to_timedelta([1, None, 3], unit="s"),
+        pd.to_datetime(["2026-01-01", None, "2026-01-02"], utc=True),
+        pd.array(pd.to_timedelta([1, None, 3], unit="s"), dtype="duration[ns][pyarrow]"),
+        np.array([1j, 2, 3]),
+    ],
+)
+def test_times_and_durations_are_no_rewards(values):
+    with pytest.raises(ValueError, match=r"click must be numbers, such as the seconds of a duration, got '"):
+        read(FRAME.assign(click=values), default_reward=0.0)
+
+
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [

@@ -114,6 +114,7 @@ class Log(ArrayLog):
           items: ids of all items.
           item: column with the id of the item that was shown.
           reward: column, or a function from the frame to its rewards, such as `lambda f: f["seconds"] / 60`.
+            They belong to the rows by their index, in any order; those of an array, by their position.
           propensity: column with the probability of that item, given what was known.
           time: column, of times or ISO 8601 text; without a zone they are UTC.
           context: columns with what was known of the request.

@@ -1,7 +1,7 @@
 """Columns of data frames and of tables of records as the arrays of a `Log`, and back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain, pairwise
 from typing import Any
 
@@ -112,6 +112,8 @@ def read_times(frame: pd.DataFrame, time: str) -> np.ndarray:
 
 def read_numbers(values: pd.Series, name: str) -> np.ndarray:
     """Return numbers as float64 [n], NaN where they are missing."""
+    number = values.dtype.kind not in "mMc"  # pandas makes whole numbers of times, of a missing one as well
+    require(number, name, "numbers, such as the seconds of a duration", str(values.dtype))
     try:
         return pd.to_numeric(values).to_numpy(float, na_value=np.nan)
     except (ValueError, TypeError):
@@ -124,7 +126,7 @@ def read_rewards(
 ) -> np.ndarray:
     """Return rewards within the limits, float64 [n]; see `Log.from_frame`."""
     name = reward if isinstance(reward, str) else "reward"
-    values = read_numbers(pd.Series(reward(frame)) if callable(reward) else frame[reward], name)
+    values = read_numbers(_call_reward(reward, frame) if callable(reward) else frame[reward], name)
     missing = np.isnan(values)
     require_rows(~missing | (default is not None), name, "a number where there is no default_reward", values)
     values = np.where(missing, default, values) if default is not None else values
@@ -133,6 +135,16 @@ def read_rewards(
     require(default is None or low <= default <= high, "default_reward", f"from {low:g} to {high:g}", default)
     require_rows((values >= low) & (values <= high), name, f"from {low:g} to {high:g}", values)
     return values
+
+
+def _call_reward(reward: Callable[[pd.DataFrame], Any], frame: pd.DataFrame) -> pd.Series:
+    """Return the rewards of a function in the order of the table, by its index as pandas assigns a column."""
+    values = pd.Series(rewards := reward(frame))
+    if not isinstance(rewards, pd.Series) or values.index.equals(frame.index):
+        return values
+    same = values.index.is_unique and frame.index.is_unique and set(values.index) == set(frame.index)
+    require(same, "index of the rewards", "that of the table, in any order", values.index.tolist())
+    return values.reindex(frame.index)
 
 
 def join_rewards(event_id: np.ndarray, rewards: pa.Table, default_reward: float | None, take: str | None) -> np.ndarray:
