@@ -76,6 +76,36 @@ def test_parquet_is_read_as_csv_is(folder):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 
 
+@pytest.mark.parametrize("make_id", [str, lambda text: int(text[-3:])])
+def test_lists_and_named_indexes_of_parquet_are_read_as_csv_is(folder, make_id):
+    """Ids and numbers of candidates are lists; the tables are indexed by their ids, text or whole numbers."""
+    frame, items = pd.read_csv(folder / "decisions.csv"), pd.read_csv(folder / "items.csv")
+    lists = [[make_id(each) for each in text.split("|")] for text in frame["candidates"]]
+    frame = frame.assign(candidates=lists, shown=frame["shown"].map(make_id))
+    frame["price"] = [np.arange(len(each)) + 0.5 for each in frame["candidates"]]
+    frame.set_index("request").to_parquet(folder / "decisions.parquet")
+    items.assign(video=items["video"].map(make_id)).set_index("video").to_parquet(folder / "items.parquet")
+    before = data_file.load(folder / "data.toml").log
+    rewrite(folder, 'event_id = "request"', 'event_id = "request"\ncandidate_features = ["price"]')
+    rewrite(folder, "items.csv", "items.parquet")
+    after = data_file.load(rewrite(folder, "decisions.csv", "decisions.parquet")).log
+    for name in before.columns:
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    assert after.item_ids.tolist() == [str(make_id(each)) for each in before.item_ids]
+    expected = np.where(after.mask, np.arange(after.mask.shape[1]) + 0.5, 0.0)
+    np.testing.assert_array_equal(after.candidate_features["price"], expected)
+
+
+def test_a_whole_number_of_parquet_is_the_only_candidate(folder):
+    frame = pd.read_csv(folder / "decisions.csv").assign(candidates=7, shown=7, price=1.5)
+    frame.to_parquet(folder / "decisions.parquet")
+    pd.DataFrame({"video": [7, 8], "genre": ["news", "kids"], "name": "x"}).to_csv(folder / "items.csv", index=False)
+    rewrite(folder, 'event_id = "request"', 'candidate_features = ["price"]')
+    log = data_file.load(rewrite(folder, "decisions.csv", "decisions.parquet")).log
+    assert (log.mask.shape, log.candidate_ids[0].tolist()) == ((50, 1), ["7"])
+    assert log.candidate_features["price"].tolist() == [[1.5]] * 50
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [

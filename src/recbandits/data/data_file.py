@@ -9,7 +9,7 @@ reward_range = [0, 3600]          # optional
 propensity = "p"
 time = "at"
 user = "user"                     # optional, as are candidates, event_id, context and candidate_features
-candidates = "candidates"         # ids between "|"; left out, every item is a candidate
+candidates = "candidates"         # ids between "|", in Parquet also lists; left out, every item is a candidate
 context = ["device", "hour"]
 
 [items]
@@ -100,7 +100,7 @@ def load(path: str | PathLike) -> LoggedData:
     frame = _read_table(path, columns, [*texts, *numbers])
     del columns["file"]
     if "candidates" in columns:
-        frame[columns["candidates"]] = frame[columns["candidates"]].str.split(SEPARATOR, regex=False)
+        frame[columns["candidates"]] = frame[columns["candidates"]].astype(object).map(_split)
     features = {name: _read_lists(frame, name, columns.get("candidates"), len(items)) for name in numbers}
     log = Log.from_frame(frame, items.index, users=users, candidate_features=features, **columns)
     return LoggedData(log, items, titles, tables.get("features", {}), path.name)
@@ -133,6 +133,8 @@ def _read_table(path: Path, table: Mapping[str, Any], texts: list[str]) -> pd.Da
         raise FileNotFoundError(f"{path.name} names {table['file']}, which is not in {path.parent}")
     if file.suffix == ".parquet":
         frame = pd.read_parquet(file)
+        if any(frame.index.names):  # that of a table which was indexed by its ids
+            frame = frame.reset_index()
     else:
         frame = pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=True)
     for name in texts:
@@ -140,15 +142,24 @@ def _read_table(path: Path, table: Mapping[str, Any], texts: list[str]) -> pd.Da
     return frame
 
 
+def _split(value: Any) -> list:
+    """Return the parts of a text, a list of Parquet, or a single value, as a list; an empty one where it is missing."""
+    if isinstance(value, str):
+        return value.split(SEPARATOR)
+    if isinstance(value, (list, np.ndarray)):
+        return list(value)
+    return [] if pd.isna(value) else [value]
+
+
 def _read_lists(frame: pd.DataFrame, name: str, candidates: str | None, items: int) -> np.ndarray:
     """Return numbers between separators, one for each candidate, as an array [n, k], 0 behind the end of a list."""
-    lists = [text.split(SEPARATOR) if isinstance(text, str) else [] for text in frame[name]]
+    lists = list(map(_split, frame[name]))
     size = np.array([len(texts) for texts in lists], int)
     expected = np.full(len(frame), items) if candidates is None else frame[candidates].str.len().to_numpy()
     require_rows(size == expected, name, f"numbers between {SEPARATOR!r}, one for each candidate", frame[name].array)
     values = np.zeros((len(lists), size.max(initial=1)))
     try:
         values[np.arange(values.shape[1]) < size[:, None]] = [float(text) for texts in lists for text in texts]
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{name} must be numbers between {SEPARATOR!r}: {error}") from None
     return values
