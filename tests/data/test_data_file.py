@@ -76,6 +76,41 @@ def test_parquet_is_read_as_csv_is(folder):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 
 
+def test_a_word_for_a_missing_value_is_an_id_or_a_level_as_it_is_written(folder):
+    for name in ("decisions", "items"):
+        file = folder / f"{name}.csv"
+        file.write_text(re.sub(r"v-90+00\b", "NA", file.read_text()).replace("tv", "None").replace("drama", "null"))
+    data = data_file.load(folder / "data.toml")
+    assert data.log.item_ids[0] == "NA"
+    assert set(data.log.context["device"]) == {"None", "phone"}
+    assert data.fit_features(data.log).item_encoder.columns["genre"]["levels"] == ["kids", "news", "null"]
+
+
+def test_a_word_for_a_missing_value_is_missing_among_numbers_and_flags(folder):
+    """An R data frame is written with NA, and the missing number of Python is written nan."""
+    frame, items = pd.read_csv(folder / "decisions.csv"), pd.read_csv(folder / "items.csv")
+    frame.astype({"hour": object, "seconds": object}).fillna({"seconds": "NA"}).to_csv(folder / "decisions.csv")
+    items = items.assign(minutes=["nan", *range(10), ""], live=["NA", *["True", "FALSE"] * 5, None])
+    items.to_csv(folder / "items.csv", index=False)
+    data = data_file.load(folder / "data.toml")
+    np.testing.assert_array_equal(data.log.reward, frame["seconds"].fillna(0.0))
+    np.testing.assert_array_equal(data.items["minutes"], [np.nan, *range(10), np.nan])
+    assert data.items["live"].dropna().tolist() == [True, False] * 5
+    assert data.fit_features(data.log).item_encoder.columns["live"] == {}
+
+
+def test_whole_numbers_of_users_that_were_written_with_decimals_find_their_users(folder):
+    """A whole number beside a missing id is written by pandas as 49.0."""
+    frame, users = (pd.read_csv(folder / f"{name}.csv") for name in ("decisions", "users"))
+    before = data_file.load(folder / "data.toml").log
+    frame.assign(user=frame["user"].str[1:].astype(float)).to_csv(folder / "decisions.csv", index=False)
+    users.assign(user=users["user"].str[1:].astype(int)).to_csv(folder / "users.csv", index=False)
+    assert ".0," in (folder / "decisions.csv").read_text()
+    after = data_file.load(folder / "data.toml").log
+    assert after.user_ids.tolist() == [str(int(each[1:])) for each in before.user_ids]
+    assert after.context["plan"].fillna("").tolist() == before.context["plan"].fillna("").tolist()
+
+
 @pytest.mark.parametrize("make_id", [str, lambda text: int(text[-3:])])
 def test_lists_and_named_indexes_of_parquet_are_read_as_csv_is(folder, make_id):
     """Ids and numbers of candidates are lists; the tables are indexed by their ids, text or whole numbers."""

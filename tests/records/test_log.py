@@ -1,5 +1,7 @@
 """Logs of one's own decisions: what is read from a table, and what is refused by column, row and value."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -267,3 +269,15 @@ def test_users_are_joined_to_a_log_by_their_text():
     assert log.context.columns.tolist() == ["device"]
     with pytest.raises(ValueError, match="column of users must be none of the context, got 'device'"):
         log.join_users(users.rename(columns={"plan": "device"}))
+
+
+def test_a_table_without_any_user_of_the_log_gives_a_warning():
+    """Ids that are written in two ways agree nowhere; a decision without an id has no user to look for."""
+    log = read(FRAME.assign(who=["49.0", None, "50.0"]), user="who")
+    users = pd.DataFrame({"plan": ["free", "premium"]}, index=[49, 50])
+    with pytest.warns(UserWarning, match="no user of the log is in the table of users: '49.0' is not, for example"):
+        assert log.join_users(users).context["plan"].isna().all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        log.take([1]).join_users(users)
+        read(FRAME.assign(who=[49, 7, 8]), user="who").join_users(users)

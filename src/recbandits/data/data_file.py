@@ -26,6 +26,7 @@ crosses = [["plan", "genre"]]
 """
 
 import inspect
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -40,6 +41,8 @@ from recbandits.data.features import Features
 from recbandits.records.log import Log
 
 SEPARATOR = "|"  # between the candidates of a decision, and between their numbers
+_MISSING = ("NA", "N/A", "n/a", "NaN", "nan", "None", "null", "NULL")  # numbers of CSV that are not known
+_FLAGS = {"true": True, "false": False}
 
 
 def _read_keys(call: Callable, *others: str) -> dict[str, bool]:
@@ -98,6 +101,8 @@ def load(path: str | PathLike) -> LoggedData:
     numbers = columns.pop("candidate_features", [])
     texts = [columns[name] for name in ("item", "user", "candidates", "event_id") if name in columns]
     frame = _read_table(path, columns, [*texts, *numbers])
+    if "user" in columns:
+        frame[columns["user"]] = _read_ids(frame[columns["user"]])
     del columns["file"]
     if "candidates" in columns:
         frame[columns["candidates"]] = frame[columns["candidates"]].astype(object).map(_split)
@@ -136,10 +141,30 @@ def _read_table(path: Path, table: Mapping[str, Any], texts: list[str]) -> pd.Da
         if any(frame.index.names):  # that of a table which was indexed by its ids
             frame = frame.reset_index()
     else:
-        frame = pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=True)
+        frame = pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
+        for name in frame.columns.difference(texts):
+            frame[name] = _read_words(frame[name])
     for name in texts:
         require(name in frame.columns, f"{file.name}: column", f"one of {', '.join(map(str, frame.columns))}", name)
     return frame
+
+
+def _read_words(values: pd.Series) -> pd.Series:
+    """Return numbers, or true and false, without the words for missing values; among texts a word is a text."""
+    words = values.isin(_MISSING)
+    if not words.any() or words.all():
+        return values
+    present = values.mask(words)
+    if present.dropna().str.lower().isin(_FLAGS).all():
+        return present.str.lower().map(_FLAGS).astype(object)
+    numbers = pd.to_numeric(present, errors="coerce")
+    return values if (numbers.isna() & present.notna()).any() else numbers
+
+
+def _read_ids(ids: pd.Series) -> pd.Series:
+    """Return ids of users without the decimals that pandas writes of all whole numbers beside missing ones."""
+    decimals = ids.dropna().map(lambda value: isinstance(value, str) and bool(re.fullmatch(r"\d{1,15}\.0", value)))
+    return ids.str.removesuffix(".0") if len(decimals) and decimals.all() else ids
 
 
 def _split(value: Any) -> list:

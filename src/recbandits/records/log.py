@@ -1,5 +1,6 @@
 """A log of decisions: arrays for estimators and trainers, with text ids and raw columns of what was known."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Self
@@ -261,13 +262,17 @@ class Log(ArrayLog):
     def join_users(self, users: pd.DataFrame) -> Self:
         """Join raw columns of users, indexed by user id, to the context.
 
-        They are missing in decisions for users who are not in the table or have no id. A user id that occurs twice, or
-        a column that the context has, raises ValueError.
+        They are missing in decisions for users who are not in the table or have no id; a warning says so where this
+        holds for all users. A user id that occurs twice, or a column that the context has, raises ValueError.
         """
         table = users.set_axis(as_ids(users.index, "users"))
         for name in table.columns:
             require(name not in self.context, "column of users", "none of the context", name)
         rows = np.append(table.index.get_indexer(self.user_ids), -1)[np.minimum(self.user_id, len(self.user_ids))]
+        known = self.user_id < len(self.user_ids)
+        if known.any() and (rows < 0).all():
+            first = self.user_ids[self.user_id[known.argmax()]]
+            warnings.warn(f"no user of the log is in the table of users: {first!r} is not, for example", stacklevel=2)
         columns = table.reset_index(drop=True).reindex(np.where(rows < 0, len(table), rows))
         return replace(self, context=self.context.join(columns.reset_index(drop=True)))
 
