@@ -150,11 +150,67 @@ def test_a_whole_number_of_parquet_is_the_only_candidate(folder):
         ("[items]", "[items", "data.toml must be a TOML file"),
         ('item = "shown"', 'item = "watched"', "decisions.csv: column must be one of request, at, user"),
         ("crosses", "products", "data.toml: key of features must be one of crosses"),
+        (
+            'title = "name"',
+            'title = "titel"',
+            "data.toml: title of items must be one of genre, minutes, name, got 'titel'",
+        ),
+        (
+            'title = "name"',
+            'title = "video"',
+            "data.toml: title of items must be one of genre, minutes, name, got 'video'",
+        ),
+        (
+            '[["plan", "genre"]]',
+            '["plan", "genre"]',
+            r"data.toml: crosses of features must be pairs \[column of .*, got \[",
+        ),
+        ('[["plan", "genre"]]', '[["plan"]]', r"data.toml: crosses of features must be pairs \[column of .*, got \["),
+        (
+            "default_reward = 0.0",
+            'default_reward = "0"',
+            "data.toml: default_reward of decisions must be a number, got '0'",
+        ),
+        ("[0, 3600]", "3600", r"data.toml: reward_range of decisions must be \[lowest, highest\], got 3600"),
+        (
+            "[0, 3600]",
+            '["0", 3600]',
+            r"data.toml: reward_range of decisions must be \[lowest, highest\], got \['0', 3600",
+        ),
+        ("[0, 3600]", "[0]", r"reward_range must be \(lowest, highest\), lowest below highest, got \[0\]"),
+        ('["device", "hour"]', '"device"', "data.toml: context of decisions must be a list of texts, got 'device'"),
+        ('["device", "hour"]', "[1]", r"data.toml: context of decisions must be a list of texts, got \[1\]"),
+        ('"items.csv"', "3", "data.toml: file of items must be text that is not empty, got 3"),
+        ('id = "user"', "id = true", "data.toml: id of users must be text that is not empty, got True"),
+        (
+            "crosses",
+            "max_levels = 0\ncrosses",
+            "data.toml: max_levels of features must be a whole number of at least 1, got 0",
+        ),
+        (
+            "crosses",
+            'max_levels = "x"\ncrosses',
+            "data.toml: max_levels of features must be a whole number of at least 1",
+        ),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_by_table_and_key(folder, old, new, sentence):
     with pytest.raises(ValueError, match=sentence):
         data_file.load(rewrite(folder, old, new))
+
+
+def test_a_table_without_decisions_is_named(folder):
+    file = folder / "decisions.csv"
+    file.write_text(file.read_text().splitlines()[0])
+    with pytest.raises(ValueError, match=r"decisions\.csv must be a table with one or more decisions, got 'none'"):
+        data_file.load(folder / "data.toml")
+
+
+@pytest.mark.parametrize("name", ["decisions.csv", "decisions.parquet"])
+def test_a_table_that_cannot_be_read_is_named(folder, name):
+    (folder / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"{name} must be a table in CSV or Parquet: "):
+        data_file.load(rewrite(folder, "decisions.csv", name))
 
 
 def test_a_table_that_is_missing_is_named(folder):

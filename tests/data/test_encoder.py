@@ -81,6 +81,8 @@ def test_a_constant_number_is_zero_and_an_empty_table_has_no_numbers():
         ({"v_0": [1.0, 2.0], "v_2": [1.0, 2.0]}, {"vectors": ["v"]}, "vector 'v' must be columns v_0 and on"),
         ({"x": [1.0, 2.0]}, {"vectors": ["v"]}, "vector 'v' must be columns v_0 and on"),
         ({"v_0": ["a", "b"]}, {"vectors": ["v"]}, "row 0: column 'v_0' must be a finite number, got 'a'"),
+        ({"x": ["a", "b"]}, {"max_levels": 0}, "max_levels must be a whole number of at least 1, got 0"),
+        ({"x": ["a", "b"]}, {"max_levels": "x"}, "max_levels must be a whole number of at least 1, got 'x'"),
         ({"x": [1.0, 2.0]}, {"categories": ["y"]}, "categories must be among x, got 'y'"),
     ],
 )

@@ -127,6 +127,14 @@ def test_unknown_items_and_missing_numbers_are_refused():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        (
+            {"crosses": ["plan", "genre"]},
+            r"crosses must be pairs \(column of the context, column of the items\), got 'plan",
+        ),
+        (
+            {"crosses": [("plan",)]},
+            r"crosses must be pairs \(column of the context, column of the items\), got \('plan",
+        ),
         ({"crosses": [("plan", "colour")]}, "column of the items in crosses must be among genre, taste_0, taste_1"),
         ({"crosses": [("device", "genre")]}, "column of the context in crosses must be among plan, taste_0, taste_1"),
         ({"vectors": ["mood"]}, "vectors and categories must be columns of the context or of the items, got 'mood'"),

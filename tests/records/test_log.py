@@ -131,11 +131,14 @@ def test_times_and_durations_are_no_rewards(values):
         ({"reward": lambda frame: frame["click"] * 7}, "row 0: reward must be from 0 to 5, got 7"),
         ({"default_reward": -1.0}, "default_reward must be from 0 to 5, got -1.0"),
         ({"default_reward": np.nan}, "default_reward must be from 0 to 5, got nan"),
+        ({"default_reward": "0"}, "default_reward must be a number, got '0'"),
+        ({"reward_range": 3600}, r"reward_range must be \(lowest, highest\), lowest below highest, got 3600"),
+        ({"reward_range": [0]}, r"reward_range must be \(lowest, highest\), lowest below highest, got \[0\]"),
     ],
 )
 def test_rewards_and_the_default_are_within_the_declared_range(columns, sentence):
     with pytest.raises(ValueError, match=sentence):
-        read(**columns, reward_range=(0, 5))
+        read(**{"reward_range": (0, 5)} | columns)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +148,7 @@ def test_rewards_and_the_default_are_within_the_declared_range(columns, sentence
         ({}, {"items": []}, "items must be one or more ids, got 'none'"),
         ({}, {"items": ["tea"]}, "row 0: shown must be the id of an item, got '煎茶'"),
         ({}, {"item": "video"}, "column must be one of shown, click, p, at, who, device, lists, got 'video'"),
+        ({}, {"context": "device"}, "context must be a list of columns, got 'device'"),
         ({}, {"context": ["who", "who"]}, r"columns of the context must be different, got \['who', 'who'\]"),
         ({"p": [0.5, 0.0, 1.0]}, {}, r"row 1 \(decision 1\): propensity must be in \(0, 1\]"),
         ({"p": [0.5, "high", 1.0]}, {}, "row 1: p must be a number, got 'high'"),

@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import require, require_rows
+from recbandits.checks import FINITE, Rule, require, require_rows, whole
 from recbandits.data.features import Features
 from recbandits.records.log import Log
 
@@ -56,6 +56,21 @@ _KEYS = {  # of each table, and whether they are required
     "items": {"file": True, "id": True, "title": False},
     "users": {"file": True, "id": True},
     "features": _read_keys(Features.fit, "items", "context"),
+}
+_TEXT = Rule("text that is not empty", bool, str)
+_TEXTS = Rule("a list of texts", lambda values: all(map(_TEXT.accepts, values)), list)
+_PAIR = Rule("two texts", lambda values: len(values) == 2 and _TEXTS.accepts(values), list)
+_PAIRS = "pairs [column of the context, column of the items]"
+_LIMIT = Rule("a number", lambda value: value == value)
+_RULES = {  # of the values of keys; the others are text
+    "default_reward": Rule("a number", FINITE.holds),
+    "reward_range": Rule("[lowest, highest]", lambda values: all(map(_LIMIT.accepts, values)), list),
+    "context": _TEXTS,
+    "candidate_features": _TEXTS,
+    "vectors": _TEXTS,
+    "categories": _TEXTS,
+    "crosses": Rule(_PAIRS, lambda values: all(map(_PAIR.accepts, values)), list),
+    "max_levels": whole(),
 }
 
 
@@ -95,12 +110,15 @@ def load(path: str | PathLike) -> LoggedData:
     tables = _read_toml(path)
     items = _read_indexed(path, tables["items"])
     title = tables["items"].get("title")
+    if title is not None:
+        require(title in items, f"{path.name}: title of items", f"one of {', '.join(map(str, items))}", title)
     titles = None if title is None else items.pop(title)
     users = _read_indexed(path, tables["users"]) if "users" in tables else None
     columns = dict(tables["decisions"])
     numbers = columns.pop("candidate_features", [])
     texts = [columns[name] for name in ("item", "user", "candidates", "event_id") if name in columns]
     frame = _read_table(path, columns, [*texts, *numbers])
+    require(len(frame) > 0, columns["file"], "a table with one or more decisions", "none")
     if "user" in columns:
         frame[columns["user"]] = _read_ids(frame[columns["user"]])
     del columns["file"]
@@ -124,6 +142,9 @@ def _read_toml(path: Path) -> dict[str, dict[str, Any]]:
         for key, required in _KEYS[table].items():
             known = key in tables[table] or not required
             require(known, f"{path.name}: {table}", f"a table with the key {key!r}", list(tables[table]))
+        for key, value in tables[table].items():
+            rule = _RULES.get(key, _TEXT)
+            require(rule.accepts(value), f"{path.name}: {key} of {table}", rule.expected, value)
     return tables
 
 
@@ -136,16 +157,25 @@ def _read_table(path: Path, table: Mapping[str, Any], texts: list[str]) -> pd.Da
     file = path.parent / table["file"]
     if not file.exists():
         raise FileNotFoundError(f"{path.name} names {table['file']}, which is not in {path.parent}")
-    if file.suffix == ".parquet":
-        frame = pd.read_parquet(file)
-        if any(frame.index.names):  # that of a table which was indexed by its ids
-            frame = frame.reset_index()
-    else:
-        frame = pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
-        for name in frame.columns.difference(texts):
-            frame[name] = _read_words(frame[name])
+    try:
+        frame = _read_parquet(file) if file.suffix == ".parquet" else _read_csv(file, texts)
+    except ValueError as error:  # of pandas and pyarrow, without the name of the file
+        raise ValueError(f"{file.name} must be a table in CSV or Parquet: {error}") from None
     for name in texts:
         require(name in frame.columns, f"{file.name}: column", f"one of {', '.join(map(str, frame.columns))}", name)
+    return frame
+
+
+def _read_parquet(file: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(file)
+    named = any(frame.index.names)  # as of a table that was indexed by its ids
+    return frame.reset_index() if named else frame
+
+
+def _read_csv(file: Path, texts: list[str]) -> pd.DataFrame:
+    frame = pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
+    for name in frame.columns.difference(texts):
+        frame[name] = _read_words(frame[name])
     return frame
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from recbandits.checks import require, require_rows
+from recbandits.checks import require, require_each, require_rows, whole
 from recbandits.records.fields import NAME, TEXT
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -50,6 +50,7 @@ class Encoder:
           ValueError: a column has a name that is not text or occurs twice, no value at all, an infinite number, or
             times or other objects; the sentence names the column and the value.
         """
+        require_each(whole(), max_levels=max_levels)
         names = list(frame.columns)
         for name in names:
             NAME.accept("the name of a column", name)

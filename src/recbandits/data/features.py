@@ -19,6 +19,7 @@ from recbandits.records.log import Log, as_ids
 GLOBAL, PER_ARM = "global", "per_arm"  # parts of an observation, by TF-Agents' names
 FILE = "features.npz"
 _PART_BYTES = 64 * 2**20
+_PAIRS = "pairs (column of the context, column of the items)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Features:
     def __post_init__(self) -> None:
         for field, pairs in (("crosses", self.crosses), ("products", self.products)):
             for pair in pairs:
-                require(len(pair) == 2, field, "pairs (column of the context, column of the items)", pair)
+                require(len(pair) == 2, field, _PAIRS, pair)
                 for name, encoder, owner in zip(pair, self._encoders, ("context", "items"), strict=True):
                     expected = f"among {', '.join(encoder.columns) or 'none'}"
                     require(name in encoder.columns, f"column of the {owner} in {field}", expected, name)
@@ -97,6 +98,8 @@ class Features:
         for name in (*vectors, *categories):
             known = name in {**item_encoder.columns, **context_encoder.columns}
             require(known, "vectors and categories", "columns of the context or of the items", name)
+        for pair in crosses:  # a text has letters instead of columns
+            require(not isinstance(pair, str) and len(pair) == 2, "crosses", _PAIRS, pair)
         ids, pairs = as_ids(items.index, "items"), tuple((str(first), str(second)) for first, second in crosses)
         values = item_encoder.encode(items)
         return cls(ids, values, item_encoder, context_encoder, pairs, candidate_features=tuple(numbers))

@@ -131,6 +131,7 @@ class Log(ArrayLog):
           ValueError: a column or a value is missing, an item is unknown or not among its candidates, or a number breaks
             the rule of its column; the sentence names the column and the row.
         """
+        require(not isinstance(context, str), "context", "a list of columns", context)
         n, item_ids = len(frame), as_ids(items, "items")
         named = [item, propensity, time, *context]
         named += [name for name in (reward, user, candidates, event_id) if isinstance(name, str)]

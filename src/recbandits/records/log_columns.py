@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from itertools import chain, pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -127,11 +128,14 @@ def read_rewards(
     """Return rewards within the limits, float64 [n]; see `Log.from_frame`."""
     name = reward if isinstance(reward, str) else "reward"
     values = read_numbers(_call_reward(reward, frame) if callable(reward) else frame[reward], name)
+    require(default is None or isinstance(default, Real), "default_reward", "a number", default)
     missing = np.isnan(values)
     require_rows(~missing | (default is not None), name, "a number where there is no default_reward", values)
     values = np.where(missing, default, values) if default is not None else values
-    low, high = limits or (-np.inf, np.inf)
-    require(low < high, "reward_range", "(lowest, highest), lowest below highest", limits)
+    limits = (-np.inf, np.inf) if limits is None else limits
+    ordered = np.shape(limits) == (2,) and limits[0] < limits[1]
+    require(ordered, "reward_range", "(lowest, highest), lowest below highest", limits)
+    low, high = limits
     require(default is None or low <= default <= high, "default_reward", f"from {low:g} to {high:g}", default)
     require_rows((values >= low) & (values <= high), name, f"from {low:g} to {high:g}", values)
     return values
