@@ -171,6 +171,21 @@ def test_values_of_numpy_in_a_context_are_written_as_those_of_python():
     assert [json.loads(text)["x"] for text in log.to_tables()[0]["context"].to_pylist()] == [7, True, 0.5]
 
 
+@pytest.mark.parametrize(
+    ("levels", "texts"),
+    [
+        ([7, None, 21], ["7", None, "21"]),
+        ([7.0, 2.5, 7.0], ["7", "2.5", "7"]),
+        ([True, False, True], ["True", "False", "True"]),
+        (["a", None, "b"], ["a", None, "b"]),
+    ],
+)
+def test_numbers_of_the_type_category_are_written_as_text(levels, texts):
+    """So they are categories when they are read, as before."""
+    log = dataclasses.replace(LOG, context=pd.DataFrame({"x": pd.Categorical(levels)}))
+    assert [json.loads(text)["x"] for text in log.to_tables()[0]["context"].to_pylist()] == texts
+
+
 def test_decisions_with_other_candidate_features_are_refused():
     interactions, rewards = LOG.to_tables()
     records = from_table(interactions, Interaction)

@@ -202,12 +202,24 @@ def _make_column(values: list) -> pd.Series:
 
 def write_contexts(context: pd.DataFrame) -> list[str]:
     """Write rows of raw columns as JSON objects, null where missing; ValueError for a value that JSON does not have."""
-    columns = [values.astype(object).where(values.notna(), None).tolist() for _, values in context.items()]
+    columns = [_as_objects(values) for _, values in context.items()]
     rows = zip(*columns, strict=True) if columns else [()] * len(context)
     names, encode = context.columns.tolist(), json.JSONEncoder(ensure_ascii=False, default=_as_python).encode
     texts = [encode(dict(zip(names, row, strict=True))) for row in rows]
     require_rows(EVENT_ID.holds(np.array(texts, object)), "context", "text that UTF-8 can hold", texts)
     return texts
+
+
+def _as_objects(values: pd.Series) -> list:
+    """Return values, None where missing; numbers of the type `category` as text, for JSON has no such type."""
+    objects = values.astype(object).where(values.notna(), None).tolist()
+    return list(map(_as_level, objects)) if isinstance(values.dtype, pd.CategoricalDtype) else objects
+
+
+def _as_level(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, Real) else value
 
 
 def _as_python(value: Any) -> Any:
