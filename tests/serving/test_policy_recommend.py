@@ -92,6 +92,7 @@ def test_what_is_not_known_of_a_request_is_the_mean():
     policy = make_policy(THETA)
     assert policy.recommend(k=3).scores == policy.recommend({}, k=3).scores == [30, 20, 10]
     assert policy.recommend({"activity": None, "factor_1": float("nan")}, k=3).scores == [30, 20, 10]
+    assert policy.recommend({"activity": None, "factor_1": pd.NA}, k=3).scores == [30, 20, 10]
     answer = policy.recommend({"activity": 5.0, "factor_1": 2}, k=2)
     assert (answer.item_ids, answer.scores) == (["9", "5"], [5 + 30 + 400, 5 + 10 + 200])
 
@@ -212,6 +213,8 @@ def test_a_recommendation_becomes_the_record_of_an_interaction():
     assert (record.candidate_features, record.propensity, record.pass_prob) == ("{}", answer.propensity, 0.5)
     unknown = policy.recommend().interaction(datetime.now(UTC))
     assert (unknown.user_id, unknown.context) == (None, "{}")
+    missing = policy.recommend({"activity": pd.NA}).interaction(datetime(2026, 1, 1, tzinfo=UTC))
+    assert json.loads(missing.context) == {"activity": None}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from recbandits.records import Interaction
 
@@ -80,6 +81,6 @@ class Decisions(NamedTuple):
 
 def _as_json(value: Any) -> Any:
     """Return a value of a raw column as JSON can hold it: NumPy's scalars as Python's, missing numbers as None."""
-    if value is None or value != value:
+    if value is None or value is pd.NA or value != value:
         return None
     return value.item() if isinstance(value, np.generic) else value
