@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +40,7 @@ def test_unknown_levels_missing_values_and_missing_columns_are_zero():
     encoder = Encoder.fit(FRAME[["minutes", "genre"]])
     np.testing.assert_array_equal(encoder.encode(pd.DataFrame({"genre": ["opera", None]})), np.zeros((2, 3)))
     np.testing.assert_array_equal(encoder.encode_row({"genre": "opera", "minutes": None}), np.zeros(3))
+    np.testing.assert_array_equal(encoder.encode_row({"genre": pd.NA, "minutes": pd.NA}), np.zeros(3))
 
 
 def test_only_the_most_frequent_levels_are_kept():
@@ -51,6 +53,32 @@ def test_numbers_can_be_categories_and_are_then_their_text():
     assert encoder.names == ["hour=21", "hour=7"]
     np.testing.assert_array_equal(encoder.encode(pd.DataFrame({"hour": [21.0, np.nan]})), [[1, 0], [0, 0]])
     np.testing.assert_array_equal(encoder.encode_row({"hour": 7}), [0, 1])
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_objects_that_are_all_numbers_are_numbers(missing):
+    """The mean of 10, 20.5 and 30 is 20.1667."""
+    values = pd.Series([10, 20.5, missing, np.int64(30)], dtype=object)
+    encoder = Encoder.fit(pd.DataFrame({"minutes": values}))
+    assert encoder.columns == Encoder.fit(pd.DataFrame({"minutes": [10, 20.5, np.nan, 30]})).columns
+    assert encoder.encode(pd.DataFrame({"minutes": values}))[2].tolist() == [0.0]
+    mixed = pd.DataFrame({"minutes": pd.Series([True, 5, missing], dtype=object)})
+    assert Encoder.fit(mixed).names == ["minutes=5", "minutes=True"]
+
+
+def test_numbers_of_the_type_category_are_categories():
+    frame = pd.DataFrame({"zone": pd.Categorical([1, 3, None]), "live": pd.Categorical([0, 1, 0])})
+    encoder = Encoder.fit(frame)
+    assert encoder.names == ["zone=1", "zone=3", "live=0", "live=1"]
+    np.testing.assert_array_equal(encoder.encode(frame), [[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 0]])
+
+
+@pytest.mark.parametrize("kind", [pd.StringDtype("pyarrow", na_value=pd.NA), pd.ArrowDtype(pa.string()), "category"])
+def test_texts_of_every_type_are_categories(kind):
+    frame = pd.DataFrame({"genre": pd.Series(["news", None, "0", "news"]).astype(kind)})
+    encoder = Encoder.fit(frame)
+    assert encoder.names == ["genre=0", "genre=news"]
+    np.testing.assert_array_equal(encoder.encode(frame), [[0, 1], [0, 0], [1, 0], [0, 1]])
 
 
 def test_another_value_of_a_number_that_was_constant_is_one_unit_away_for_each_unit():

@@ -38,7 +38,8 @@ class Encoder:
     ) -> Self:
         """Fit the encoding of all columns of a table.
 
-        A column of 0, 1, True and False is a flag, other numbers are numbers, and text is a category.
+        A column of 0, 1, True and False is a flag, other numbers are numbers, and text is a category. So are all values
+        of pandas' type `category`, numbers as well.
 
         Args:
           frame: raw columns; missing values are left out.
@@ -117,11 +118,14 @@ class Encoder:
         return values
 
     def encode_row(self, row: Mapping[str, Any]) -> np.ndarray:
-        """Encode one row as `encode` does, float32 [numbers], in the time of a request; None and NaN are missing."""
+        """Encode one row as `encode` does, float32 [numbers], in the time of a request.
+
+        None, NaN and pd.NA are missing values.
+        """
         self._require_known(row)
         values, scales = np.zeros(len(self.names), np.float32), self._scales
         for name, value in row.items():
-            if value is None or value != value:
+            if value is None or value is pd.NA or value != value:
                 continue
             if name not in scales:
                 position = self._levels[name].get(_as_level(value, name))
@@ -175,9 +179,12 @@ def _fit_column(values: pd.Series, name: str, max_levels: int, category: bool) -
     require(len(present) > 0, f"column {name!r}", "a column with at least one value", "none")
     times = pd.api.types.is_datetime64_any_dtype(values) or pd.api.types.is_timedelta64_dtype(values)
     require(not times, f"column {name!r}", "numbers, such as the hour of a time, or text", str(values.dtype))
-    if not category and present.isin([0, 1]).all() and not present.map(lambda value: isinstance(value, str)).any():
+    category = category or isinstance(values.dtype, pd.CategoricalDtype)
+    kinds = set(map(type, present.tolist()))  # Arrow cannot compare text with 0 and 1
+    if not category and str not in kinds and present.astype(object).isin([0, 1]).all():
         return {}
-    if not category and pd.api.types.is_numeric_dtype(values):
+    objects = values.dtype == object and all(issubclass(kind, Real) and kind is not bool for kind in kinds)
+    if not category and (objects or pd.api.types.is_numeric_dtype(values)):
         numbers = _as_numbers(values, name)
         deviation = float(np.nanstd(numbers))  # of a constant it may be a rounding error instead of 0
         varies = deviation > _ROUNDING * np.nanmax(np.abs(numbers))
