@@ -205,6 +205,8 @@ def test_a_decision_without_a_reward_is_refused_or_gets_the_default_reward():
 def test_rewards_of_other_decisions_are_left_out():
     interactions, rewards = LOG.to_tables()
     assert Log.from_tables(interactions.take([1]), rewards).reward.tolist() == [-1.0]
+    assert Log.from_tables(interactions.take([1]), rewards.take([2, 0, 1, 2])).reward.tolist() == [-1.0]
+    assert len(Log.from_tables(interactions.slice(0, 0), rewards.take([2, 2]))) == 0
 
 
 def test_duplicates_are_refused_by_name():

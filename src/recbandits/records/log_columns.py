@@ -156,6 +156,8 @@ def join_rewards(event_id: np.ndarray, rewards: pa.Table, default_reward: float 
     require_each(one_of((None, *REPORT_RULES)), take=take)
     rewarded, values = pd.Index(rewards["event_id"].to_pylist(), dtype=object), rewards["value"].to_numpy()
     require_rows(np.isfinite(values), "value", FINITE.expected, values)
+    joined = rewarded.isin(event_id)  # those of other decisions are left out, however many there are
+    rewarded, values, rewards = rewarded[joined], values[joined], rewards.filter(joined)
     if rewarded.has_duplicates:
         several = rewarded[rewarded.duplicated()][0]
         require(take is not None, "take", f"given where a decision has several rewards, such as {several!r}", take)
