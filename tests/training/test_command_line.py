@@ -63,7 +63,9 @@ def test_values_have_the_types_of_their_fields(arguments, field, value):
         ("fit --seeds=1,1", "Fit: seeds must be different whole numbers of 0 or more, got (1, 1)"),
         ("fit --serve_epsilon=2", "Fit: serve_epsilon must be in [0, 1], got 2.0"),
         ("fit --profile=61", "Options: profile must be seconds from 0 to 60, got 61.0"),
-        ("fit --agent=ranking", "squarecb, neural_linucb, exp3_mixture, got 'ranking'"),
+        ("simulate --agent=ranking", "squarecb, neural_linucb, exp3_mixture, got 'ranking'"),
+        ("fit --agent=exp3_mixture", "squarecb, neural_linucb, got 'exp3_mixture'"),
+        ("learn --agent=exp3_mixture", "squarecb, neural_linucb, got 'exp3_mixture'"),
         ("rank --agent=als_ranking", "one of ranking, cascading_linucb, cascading_lints, got 'als_ranking'"),
         ("rank --temperature=0", "Ranking: temperature must be positive and finite, got 0.0"),
         (

@@ -185,3 +185,5 @@ AGENTS_OF = {
     problem: {name: kind for name, kind in (RANKING_NAMES if problem == "rank" else NAMES).items() if fields(kind)}
     for problem in PROBLEMS
 }
+for _problem in ("fit", "learn"):
+    del AGENTS_OF[_problem]["exp3_mixture"]  # which learns from its own decisions, and not from a log
