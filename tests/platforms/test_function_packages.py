@@ -42,6 +42,7 @@ cloud.answers["GET .*/packages/train/tags/v1"] = {{"version": "packages/train/ve
 LOG = """
 import base64
 from cloudevents.http import CloudEvent
+cloud.documents["/bigquery/v2/projects/movie-lab-42/datasets/recbandits_v1"] = {{}}
 jobs, done = "POST https://[^/]+/bigquery/v2/projects/movie-lab-42/jobs", {{"status": {{"state": "DONE"}}}}
 new = {{"schema": {{"fields": [{{"name": "digest", "type": "STRING"}}]}}, "rows": [{{"f": [{{"v": "0"}}]}}]}}
 cloud.answers["GET .*/queries/.*"] = new | {{"jobComplete": True, "totalRows": "1", "jobReference": {{"jobId": "q"}}}}

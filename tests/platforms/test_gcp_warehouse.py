@@ -31,7 +31,8 @@ LIMIT = "the emulator does not pass parameters to scripts of several statements"
 
 @pytest.fixture
 def cloud(cloud, no_pauses):
-    """A recorder whose jobs end at once, and whose queries return `cloud.digests`, empty at first."""
+    """A recorder with the dataset, whose jobs end at once, and whose queries return `cloud.digests`, empty at first."""
+    cloud.documents[f"{API}/datasets/recbandits_v1"] = {}
     cloud.answers[f"POST https://[^/]+{API}/jobs"] = lambda request: request["body"] | {"status": {"state": "DONE"}}
     cloud.answers[f"GET https://[^/]+{API}/queries/.*"] = lambda _: rows_of(*cloud.digests)
     cloud.digests = []
