@@ -10,7 +10,7 @@ import pytest
 
 from recbandits.config import Config
 from recbandits.platforms import choose
-from recbandits.platforms.local.messages import pause
+from recbandits.platforms.local.messages import _DUE, pause
 from recbandits.records import Reward
 from tests.commands import run_python
 
@@ -145,3 +145,11 @@ def test_a_deleted_topic_is_gone_with_its_subscriptions_and_deleting_again_is_no
         messages.delete("rewards")
     messages.publisher(topic).send(rewards("b"))
     assert (messages.backlog("rewards"), messages.take(READER, 10)) == (0, [])
+
+
+def test_messages_that_wait_for_their_pause_are_not_read_at_a_look(messages, topic):
+    """Two ranges of the index: what is due by now, and what is later than any pause."""
+    with messages._database.read() as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {_DUE}", ("reader", 0.0, 1)).fetchall()
+    searches = [row[3].partition(" INDEX ")[2] for row in plan if row[3].startswith("SEARCH")]
+    assert searches == ["in_order (subscription=? AND due<?)", "in_order (subscription=? AND due>?)"]

@@ -30,9 +30,13 @@ CREATE TABLE IF NOT EXISTS waiting (
 CREATE INDEX IF NOT EXISTS in_order ON waiting (subscription, due, id);
 CREATE INDEX IF NOT EXISTS exhausted ON waiting (subscription) WHERE attempts >= {ATTEMPTS};
 """
-# What is due later than any pause allows was written before the clock was set back.
+# What is due later than any pause allows was written before the clock was set back. Each part is a range of the index;
+# one with OR would read all messages that wait for their pause.
 _DUE = f"""
-SELECT id FROM waiting WHERE subscription = ?1 AND (due <= ?2 OR due > ?2 + {_LONGEST_PAUSE}) ORDER BY due, id LIMIT ?3
+SELECT id FROM (
+  SELECT id, due FROM waiting WHERE subscription = ?1 AND due <= ?2 UNION ALL
+  SELECT id, due FROM waiting WHERE subscription = ?1 AND due > ?2 + {_LONGEST_PAUSE} ORDER BY due, id LIMIT ?3
+)
 """
 _EXHAUSTED = f"""
 SELECT waiting.id, dead_letters, data, attributes, attempts FROM waiting
