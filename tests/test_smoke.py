@@ -86,12 +86,13 @@ def test_a_step_that_fails_is_the_last_one_and_all_is_removed(cloud, error):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_as_ctrl_c(monkeypatch, number):
-    """The second one comes when the terminal is closed."""
+def test_a_signal_is_as_ctrl_c_and_a_second_one_does_not_end_the_clean_up(monkeypatch, number):
+    """A terminal that is closed sends SIGHUP, and its shell once more."""
 
     def run_until_signal(_):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
+        signal.raise_signal(number)
         return []
 
     monkeypatch.setattr(smoke, "run", run_until_signal)

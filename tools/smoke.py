@@ -33,6 +33,7 @@ SETTINGS = Settings(STARS, movies=30, rank=3, candidates=5, first=300)
 MACHINE = Machine("e2-standard-4")
 _BUILD, _MACHINE, _ENDPOINT = 60 * 0.016, 0.1541, 0.1117  # US dollars an hour, as in learning/google-cloud-costs.md
 _POLL = 10.0  # seconds between two looks at what is awaited
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # the last is of a terminal that is closed
 _EVENTS = 600.0  # seconds that a logged decision gets to the warehouse
 
 
@@ -94,8 +95,9 @@ def train(trial):
 
 
 def deploy(trial):
-    run = trial.platform.pipelines.wait(deploy_loop(trial.config, SETTINGS, synthetic.generate()))
-    _require(run.state == "succeeded", f"the start-up pipeline must succeed, it is {run.state}: {run.error}")
+    if name := deploy_loop(trial.config, SETTINGS, synthetic.generate()):  # None where an earlier trial left a policy
+        run = trial.platform.pipelines.wait(name)
+        _require(run.state == "succeeded", f"the start-up pipeline must succeed, it is {run.state}: {run.error}")
 
 
 def predict(trial):
@@ -203,12 +205,19 @@ def main():
         config = replace(loaded, platform="gcp", project=arguments.project, prefix=PREFIX, version=arguments.version)
     except ValueError as error:
         sys.exit(str(error))
-    for number in (signal.SIGTERM, signal.SIGHUP):  # the last is a terminal that is closed
-        signal.signal(number, signal.default_int_handler)
+    for number in _SIGNALS:
+        signal.signal(number, _interrupt)
     results = run(config)
     print(table(results))
     if any(result.outcome != "ok" for result in results):
         sys.exit(1)
+
+
+def _interrupt(*_):
+    """End a step once: a terminal that is closed sends its signal, and its shell the same again, into the clean-up."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _clean_up(trial):
