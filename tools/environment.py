@@ -36,7 +36,7 @@ def is_ready():
 
 
 def is_usable():
-    """Return whether `.venv` holds a suitable Python and no half-done installation."""
+    """Return whether `.venv` holds a suitable Python, and no installation was interrupted in it."""
     check = "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))"
     if not (VENV / "pyvenv.cfg").exists() or (STAMP.exists() and STAMP.read_text() == UNFINISHED):
         return False

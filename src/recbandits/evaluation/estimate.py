@@ -217,7 +217,7 @@ def bernstein_interval(estimate: Estimate, level: float, span: float | None = No
 
 def _largest_share(values: np.ndarray) -> float:
     """Return max(values) / mean(values), NaN for a mean of 0."""
-    return _ratio(np.full(len(values), values.max()), values)
+    return _ratio(len(values) * values.max(), values)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:

@@ -180,10 +180,9 @@ def _rule(kind: Any) -> Rule | None:
 
 
 PROBLEMS = {"simulate": Simulation, "fit": Fit, "rank": Rank, "learn": Learn}
-# The first agent is the default. Baselines have no parameters, learn nothing and are not exported.
-AGENTS_OF = {
-    problem: {name: kind for name, kind in (RANKING_NAMES if problem == "rank" else NAMES).items() if fields(kind)}
-    for problem in PROBLEMS
-}
-for _problem in ("fit", "learn"):
-    del AGENTS_OF[_problem]["exp3_mixture"]  # which learns from its own decisions, and not from a log
+# Baselines have no parameters, learn nothing and are not exported; the mixture learns from no log. The first agent is
+# the default.
+_ONLINE = {name: kind for name, kind in NAMES.items() if fields(kind)}
+_OFFLINE = {name: kind for name, kind in _ONLINE.items() if name != "exp3_mixture"}
+_RANKING = {name: kind for name, kind in RANKING_NAMES.items() if fields(kind)}
+AGENTS_OF = {"simulate": _ONLINE, "fit": _OFFLINE, "rank": _RANKING, "learn": _OFFLINE}

@@ -32,8 +32,8 @@ class GcpEndpoints(Service):
         """See `Endpoints.create`; decisions of what is deployed from here are logged, and the account may publish them.
 
         An endpoint that is there stays as it is: where it is not sticky, Vertex AI draws a version for each request.
-        ValueError for a name that Vertex AI would refuse; PlatformError if the endpoint splits requests, or Vertex AI
-        refuses.
+        Only one without a version becomes sticky. ValueError for a name that Vertex AI would refuse; PlatformError if
+        the endpoint splits requests, or Vertex AI refuses.
         """
         name, config = self._name(name), self._config
         kind, labels = vertex(config).Endpoint, config.labels | (_STICKY if sticky else {})
@@ -46,7 +46,7 @@ class GcpEndpoints(Service):
             if sticky and not splits_users:
                 if endpoint.gca_resource.deployed_models:
                     raise PlatformError(f"endpoint {name} must split users, it splits requests: delete it first")
-                endpoint.update(labels=labels)  # who asked for it first did not need to say
+                endpoint.update(labels=labels)  # it was made by a reader, who need not say
                 splits_users = True
         if topic:
             GcpMessages(config).let_publish(topic, config.account("serve"))
