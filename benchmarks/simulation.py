@@ -22,6 +22,7 @@ from tf_agents.drivers import dynamic_step_driver
 from tf_agents.environments import tf_py_environment
 from tf_agents.metrics import tf_metrics
 from tf_agents.specs import array_spec
+from tf_agents.utils import common
 
 from benchmarks.bound import as_share, count_linear_operations, measure_gemm
 from benchmarks.peer_online import start_peers
@@ -137,10 +138,6 @@ class StreamEnvironment(bandit_py_environment.BanditPyEnvironment):
     def restart(self):
         self._next = 0
 
-    def served_rewards(self):
-        """Rewards float32 [batch, arms] of the batch before the one that is observed now."""
-        return self._rewards[(self._next - 2) % len(self._rewards)]
-
     def _observe(self):
         self._next += 1
         return self._observations[(self._next - 1) % len(self._rewards)]
@@ -150,7 +147,7 @@ class StreamEnvironment(bandit_py_environment.BanditPyEnvironment):
 
 
 def tf_agents(observations, rewards, regret_steps):
-    """Make the function that runs TF-Agents' own loop.
+    """Make the function that runs TF-Agents' own loop, driver and training as graphs.
 
     Its first call starts with the stream and takes so many steps, others continue for `SECONDS`. It returns
     interactions per second and mean regret.
@@ -158,15 +155,17 @@ def tf_agents(observations, rewards, regret_steps):
     source = StreamEnvironment(observations, rewards)
     batch_size, environment = source.batch_size, tf_py_environment.TFPyEnvironment(source)
     agent = linear_ucb(environment)
+    expected = expected_rewards(observations, rewards)
     buffer = bandit_replay_buffer.BanditReplayBuffer(agent.policy.trajectory_spec, batch_size, max_length=1)
     metrics = [
-        bandit_metrics.RegretMetric(lambda _: source.served_rewards().max(axis=1)),
-        bandit_metrics.SuboptimalArmsMetric(lambda _: source.served_rewards().argmax(axis=1).astype(np.int32)),
+        bandit_metrics.RegretMetric(lambda observation: tf.reduce_max(expected(observation), axis=1)),
+        bandit_metrics.SuboptimalArmsMetric(lambda observation: tf.argmax(expected(observation), 1, tf.int32)),
         tf_metrics.AverageReturnMetric(batch_size=batch_size),
     ]
     driver = dynamic_step_driver.DynamicStepDriver(
         environment, agent.collect_policy, observers=[buffer.add_batch, *metrics], num_steps=batch_size
     )
+    collect, train = common.function(driver.run), common.function(agent.train)
     source.restart()
     environment.reset()
 
@@ -175,15 +174,25 @@ def tf_agents(observations, rewards, regret_steps):
     def run():
         steps, count, regret, start = next(lengths), 0, 0.0, time.perf_counter()
         while count < steps if steps else time.perf_counter() - start < SECONDS:
-            driver.run()
+            collect()
             experience, _ = next(iter(buffer.as_dataset(batch_size, num_steps=1, single_deterministic_pass=True)))
-            agent.train(experience)
+            train(experience)
             buffer.clear()
             regret += metrics[0].result().numpy()
             count += 1
         return count * batch_size / (time.perf_counter() - start), regret / count
 
     return run
+
+
+def expected_rewards(observations, rewards):
+    """Make the function from observations [n, rank] to rewards [n, arms], tensors: the linear one behind a stream.
+
+    TF-Agents' metrics are graphs, so a baseline must be computed from the observations that they are given.
+    """
+    rank, arms = observations.shape[-1], rewards.shape[-1]
+    weights = np.linalg.lstsq(observations.reshape(-1, rank), rewards.reshape(-1, arms))[0]
+    return lambda observation: observation @ tf.constant(weights, tf.float32)
 
 
 def stream(environment, steps):

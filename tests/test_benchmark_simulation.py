@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from recbandits.tf import tf
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,7 +62,31 @@ def test_the_environment_of_tf_agents_serves_the_stream_in_order_and_again(array
         np.testing.assert_array_equal(time_step.observation, observations[number])
         time_step = environment.step(np.array([1, 2], np.int32))
         np.testing.assert_array_equal(time_step.reward, rewards[number][[0, 1], [1, 2]])
-        np.testing.assert_array_equal(environment.served_rewards(), rewards[number])
+
+
+def test_the_baseline_of_tf_agents_regret_is_that_of_the_observations(arrays):
+    """Its metrics are graphs: a baseline that reads anything else would be that of the first batch for ever."""
+    observations, rewards = arrays
+    expected = tf.function(simulation.expected_rewards(observations, rewards))
+    for number in range(3):
+        np.testing.assert_allclose(expected(tf.constant(observations[number])), rewards[number], atol=1e-6)
+
+
+def test_the_regret_of_tf_agents_is_that_of_its_actions(monkeypatch):
+    generator, regrets = np.random.default_rng(0), []
+    observations = generator.normal(size=(6, 4, 2)).astype(np.float32)
+    rewards = observations @ generator.normal(size=(2, 3)).astype(np.float32)
+    apply = simulation.StreamEnvironment._apply_action
+
+    def record(environment, action):
+        reward = apply(environment, action)
+        regrets.append(rewards[len(regrets)].max(axis=1).mean() - reward.mean())
+        return reward
+
+    monkeypatch.setattr(simulation.StreamEnvironment, "_apply_action", record)
+    _, regret = simulation.tf_agents(observations, rewards, 6)()
+    assert regret == pytest.approx(np.mean(regrets), abs=1e-5)
+    assert len(set(np.round(regrets, 3))) > 1
 
 
 def test_the_first_call_of_a_peer_has_the_regret_of_the_first_steps(arrays, monkeypatch):
