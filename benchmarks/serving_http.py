@@ -65,10 +65,10 @@ def compare_servers(servers, clients, rounds=ROUNDS, seconds=SECONDS):
     """Rows of the table for a number of clients; the ratio is that of our server's speed to the other's."""
     for server in servers.values():
         load(server, clients, seconds / 4)
-    latencies = [{name: load(server, clients, seconds) for name, server in servers.items()} for _ in range(rounds)]
-    speeds = {name: np.array([len(part[name]) / seconds for part in latencies]) for name in servers}
+    answers = [{name: load(server, clients, seconds) for name, server in servers.items()} for _ in range(rounds)]
+    speeds = {name: np.array([len(part[name][0]) / part[name][1] for part in answers]) for name in servers}
     for name, server in servers.items():
-        milliseconds = 1000 * np.concatenate([part[name] for part in latencies])
+        milliseconds = 1000 * np.concatenate([part[name][0] for part in answers])
         yield {
             "clients": clients,
             "answered by": name,
@@ -83,7 +83,7 @@ def compare_servers(servers, clients, rounds=ROUNDS, seconds=SECONDS):
 
 
 def load(server, clients, seconds):
-    """Seconds of each request that was answered in that time, by a client process."""
+    """Seconds of each request, and seconds until the last answer, by a client process."""
     command = [sys.executable, "-m", "benchmarks.serving_http_client", server.address, str(clients), str(seconds)]
     bodies = json.dumps([{"instances": [instance]} for instance in server.instances])
     process = subprocess.run(command, input=bodies, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
