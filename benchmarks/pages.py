@@ -35,7 +35,7 @@ SPEED = [
     ("the same, by SquareCB and gradient steps", *_SIMULATION, "Vowpal Wabbit"),
     ("ranking agent, batches of {batch}; {items} items", "ranking", 1, "here", "TF-Agents", "ratio", "TF-Agents"),
     (
-        "reward network from a log, examples/s; batch {batch}",
+        "reward network, examples/s; batch {batch}; the log is read and the graph compiled before",
         "training",
         1,
         "one graph, XLA",
