@@ -12,12 +12,8 @@ from recbandits.checks import require, require_rows
 from recbandits.records.fields import WRONG_TYPE, Field
 from recbandits.records.records import Record
 
-# Names of the Arrow types, in lists of those of the elements, in BigQuery and DuckDB.
-_SQL_TYPES = {
-    pa.string(): ("STRING", "VARCHAR"),
-    pa.timestamp("us", "UTC"): ("TIMESTAMP", "TIMESTAMPTZ"),
-    pa.float64(): ("FLOAT", "DOUBLE"),
-}
+# Names of the Arrow types, in lists of those of the elements, in BigQuery.
+_BIGQUERY_TYPES = {pa.string(): "STRING", pa.timestamp("us", "UTC"): "TIMESTAMP", pa.float64(): "FLOAT"}
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -32,25 +28,12 @@ def bigquery_schema(kind: type[Record]) -> list[dict[str, str]]:
     return [
         {
             "name": name,
-            "type": _element_type(field)[0],
+            "type": _BIGQUERY_TYPES[field.arrow.value_type if pa.types.is_list(field.arrow) else field.arrow],
             "mode": "REPEATED" if pa.types.is_list(field.arrow) else "NULLABLE" if field.optional else "REQUIRED",
             "description": field.expected,
         }
         for name, field in kind.fields.items()
     ]
-
-
-def duckdb_schema(kind: type[Record]) -> str:
-    """Return the columns of a table of records in DuckDB, as they stand between the brackets of CREATE TABLE."""
-    columns = []
-    for name, field in kind.fields.items():
-        brackets = "[]" if pa.types.is_list(field.arrow) else ""
-        columns.append(f'"{name}" {_element_type(field)[1]}{brackets}{"" if field.optional else " NOT NULL"}')
-    return ", ".join(columns)
-
-
-def _element_type(field: Field) -> tuple[str, str]:
-    return _SQL_TYPES[field.arrow.value_type if pa.types.is_list(field.arrow) else field.arrow]
 
 
 def to_table(records: Sequence[Record], kind: type[Record] | None = None) -> pa.Table:

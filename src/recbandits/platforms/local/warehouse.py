@@ -19,6 +19,7 @@ from recbandits.platforms import warehouse_sql as sql
 from recbandits.platforms.local.sqlite import Database
 from recbandits.platforms.protocol import PlatformError
 from recbandits.platforms.warehouse import Warehouse, digest_of
+from recbandits.records import arrow_schema
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _ROWS = 50_000  # rows that are copied at once
@@ -91,8 +92,6 @@ class _Copy:
     def __init__(self, owner):
         import duckdb
 
-        from recbandits.records import duckdb_schema
-
         self.owner, self._last = owner, dict.fromkeys(sql.BY_NAME, 0)
         # With one thread sums are added up in the same order every time.
         # What does not fit into memory would be written to the working directory, for every user to read.
@@ -101,8 +100,9 @@ class _Copy:
         self.connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
         self._columns = {}
         for table in sql.TABLES.values():
-            columns = f"{duckdb_schema(table.record)}, {sql.DIGEST} VARCHAR NOT NULL"
-            self.connection.execute(f"CREATE TABLE {table.name} ({columns})")
+            schema = arrow_schema(table.record).append(pa.field(sql.DIGEST, pa.string()))
+            self.connection.register("batch", schema.empty_table())
+            self.connection.execute(f"CREATE TABLE {table.name} AS FROM batch")
             described = self.connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {table.name})")
             types, names = dict(described.fetchall()), table.record.fields
             form = json.dumps({name: types[name] for name in names})  # of the JSON in the column `record`
