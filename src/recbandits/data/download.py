@@ -35,15 +35,10 @@ def find_cache(cache: str | os.PathLike | None) -> Path:
 
 
 def fetch(archive: Archive, timeout: float = 5.0, deadline: float = 60.0) -> bytes:
-    """Download and verify an archive.
+    """Download an archive from the first address that has it, and verify its digest.
 
-    Args:
-      archive: its addresses, tried one after the other, and its digest.
-      timeout: seconds to wait for the server at each step.
-      deadline: seconds for each address, so that a slow server cannot keep a notebook waiting.
-
-    Raises:
-      DownloadError: all addresses failed, or returned another file.
+    A server gets `timeout` seconds for each step and `deadline` seconds in all, so that a slow one cannot keep a
+    notebook waiting. DownloadError if all addresses failed, or returned another file.
     """
     reasons = []
     for url in archive.urls:
@@ -62,21 +57,11 @@ def find_folder(
     offline: bool,
     download: Callable[[Archive], bytes] = fetch,
 ) -> tuple[Path | zipfile.Path, str]:
-    """Find the folder of a data set: a directory, or else the folder in an archive.
+    """Find the folder of a data set, and return it with its origin: "directory", "cache" or "download".
 
-    Args:
-      directory: None or empty for the archive, from the cache, or else downloaded and stored there.
-      archive: of the data set.
-      cache: as for `find_cache`.
-      offline: do not try the web.
-      download: function that downloads and verifies the archive.
-
-    Returns:
-      (folder, "directory", "cache" or "download")
-
-    Raises:
-      DownloadError: the archive is not in the cache, and the web is not to be tried or has failed.
-      ValueError: the file in the cache is damaged.
+    Without a directory it is the folder in the archive, which comes from the cache (see `find_cache`), or, unless
+    `offline`, by `download`, and is then stored in the cache. DownloadError if the archive is not in the cache, and the
+    download is not to be tried or has failed; ValueError if the file in the cache is damaged.
     """
     if directory:
         return Path(directory).expanduser(), "directory"

@@ -79,18 +79,10 @@ class RatingFeatures:
     def observation(
         self, user_ids: ArrayLike, movie_ids: ArrayLike, mask: ArrayLike | None = None
     ) -> dict[str, np.ndarray]:
-        """Make the observation of decisions in TF-Agents' per-arm form.
+        """Make the observation of decisions in TF-Agents' per-arm form; KeyError names unknown ids.
 
-        Args:
-          user_ids: int array [n].
-          movie_ids: int array [n, k], the candidates of each decision.
-          mask: bool array [n, k], False in padding, whose features are 0; None for no padding.
-
-        Returns:
-          `global` float32 [n, G] and `per_arm` float32 [n, k, D], with the shapes of `spec`.
-
-        Raises:
-          KeyError: ids that are not known.
+        Of users int [n] and candidates int [n, k] it is `global` float32 [n, G] and `per_arm` float32 [n, k, D], with
+        the shapes of `spec`. The mask, bool [n, k], is False in padding, whose features are 0; None is no padding.
         """
         user_ids, movie_ids, mask = check_candidates(user_ids, movie_ids, mask)
         context = self.encode_users(user_ids)

@@ -37,21 +37,15 @@ def write_trajectories(log: Log, features: Features, directory: str | Path, name
 def read_trajectories(
     files: Sequence[str | Path], batch_size: int = 1024, seed: int | None = None, candidates: bool = True
 ) -> tf.data.Dataset:
-    """Read trajectories as TF-Agents' per-arm agents train on them.
+    """Read files of `write_trajectories` as TF-Agents' per-arm agents train on them.
 
-    Args:
-      files: as `write_trajectories` gives them.
-      batch_size: decisions a batch; the last batch may be smaller.
-      seed: None streams the records in the order written. A number parses them once, keeps them in memory, and gives
-        a new permutation of all of them in every epoch.
-      candidates: False leaves out the features of the candidates that were not chosen, which only acting needs.
+    The dataset has pairs (trajectory, propensity): a `Trajectory` [batch, 1, ...] with observation `global` and
+    `per_arm`, policy info `chosen_arm_features`, and the propensities float32 [batch]. The last batch may be smaller.
+    ValueError if there is no record.
 
-    Returns:
-      Dataset of (trajectory, propensity): a `Trajectory` [batch, 1, ...] with observation `global` and `per_arm`,
-      policy info `chosen_arm_features`, and the propensities float32 [batch].
-
-    Raises:
-      ValueError: there is no record.
+    Without a seed, records are streamed in the order written. With one, they are parsed once, kept in memory, and have
+    a new permutation in every epoch. Without candidates, the features of those that were not chosen, which only acting
+    needs, are left out.
     """
     spec = feature_spec(files, candidates)
     spec = {name: field for name, field in spec.items() if name not in ("pass_prob", "event")}

@@ -202,11 +202,10 @@ def bernstein_interval(estimate: Estimate, level: float, span: float | None = No
     value -+ (sqrt(2 V log(4 / a) / n) + 7 span log(4 / a) / (3 (n - 1))), V the sample variance, a = 1 - level.
     It holds for every n if the estimate is a plain mean (IPS, clipped IPS, DM, DR, Switch-DR and DRos without
     `pass_prob`, with a `q` from other data) and `span`, the largest minus the smallest possible value of a record's
-    term, was known before the log: for IPS with rewards from 0 to 1, the largest possible weight. For ratios
-    (self-normalised, replay, `pass_prob`) and for a `q` that was cross-fitted on the same log, it is approximate. With
-    `groups`, n is their number and the span of a sum is that of a record, as declared, times the size of the largest
-    group over the mean size: the bound holds for independent groups of equal size, and is approximate for others, whose
-    mean is a ratio. The default span is the range in this log, which is too small when rare terms are missing from it.
+    term, was known before the log: for IPS with rewards from 0 to 1, the largest possible weight. It is approximate for
+    ratios (self-normalised, replay, `pass_prob`, groups of different sizes) and for a `q` that was cross-fitted on the
+    same log. Of independent `groups`, n is the number, and the span is that of a record times the size of the largest
+    group over the mean size. The default span is the range in this log, too small when rare terms are missing from it.
     """
     n, influence = estimate.n, estimate.influence
     span = np.ptp(influence) if span is None else span

@@ -14,12 +14,9 @@ _SHARE = 0.05  # of a range, on the scale of the search, that counts as its boun
 def with_parameters(arguments: Sequence[str], parameters: dict) -> tuple[str, ...]:
     """Return arguments of the command line with these parameters in the place of others of the same name, and last.
 
+    Arguments are texts, `--name=value` or `--name` and `value`; parameters are a dict such as that of a `Trial`.
     `dataclasses.replace(job, arguments=with_parameters(job.arguments, best.parameters))` hands a study over to the job
     that follows it.
-
-    Args:
-      arguments: texts, `--name=value` or `--name` and `value`.
-      parameters: dict from name to value, such as those of a `Trial`.
     """
     kept, replaced = [], False
     for text in arguments:
