@@ -47,7 +47,8 @@ def image_steps(name: str, root: Path) -> list[Instruction]:
     stages, needed = _stages(root), {name}
     for stage in reversed(stages):
         if stage in needed:
-            needed.update(_origins(stages[stage]))
+            text = "\n".join(map(" ".join, stages[stage]))
+            needed.update(re.findall("^(?:FROM |COPY --from=)([^ ]+)", text, re.MULTILINE))  # also base images
     return [step for stage, steps in stages.items() if stage in {None, *needed} for step in steps]
 
 
@@ -93,15 +94,3 @@ def _stages(root):
             stages[stage] = []
         stages[stage].append(step)
     return stages
-
-
-def _origins(steps):
-    """Return the stages that a stage begins with or copies from; a base image may be among them."""
-    copied = (_origin(step.value) for step in steps if step.keyword == "COPY")
-    return {steps[0].value.partition(" AS ")[0], *filter(None, copied)}
-
-
-def _origin(value):
-    """Return the stage from which COPY takes files, or None."""
-    match = re.match(r"--from=(\S+)", value)
-    return match and match[1]
