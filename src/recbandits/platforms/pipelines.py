@@ -6,6 +6,8 @@ A template is a file that KFP's compiler has written; the same file runs on ever
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from recbandits.platforms.protocol import PlatformError
+
 IMAGE = "recbandits-train"  # of every step in a template; Google Cloud is given the configuration's own instead
 ALARM = "RECBANDITS ALARM"  # begins the log line of a monitor's alarm, before the base name and the sentence
 SNAPSHOT = "snapshot"  # input that names the data to be read; a run without it may use no cache
@@ -50,3 +52,15 @@ class Pipelines(Protocol):
 
     def running(self, pipeline: str) -> str | None:
         """Name of the run of a pipeline that goes on, or None."""
+
+
+def read_template(file: str | Path) -> tuple[str, dict, str]:
+    """Return the text of a compiled pipeline, its content, and the pipeline's name; PlatformError for another file."""
+    import yaml
+
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        spec = next(yaml.safe_load_all(text))
+        return text, spec, spec["pipelineInfo"]["name"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, StopIteration, LookupError, TypeError) as error:
+        raise PlatformError(f"template must be a compiled pipeline, got {file}: {error}") from error

@@ -17,7 +17,7 @@ from recbandits.platforms.gcp.cloud import Service, explained, labelled, patient
 from recbandits.platforms.gcp.experiments import GcpExperiments
 from recbandits.platforms.gcp.images import GcpImages
 from recbandits.platforms.jobs import check_name
-from recbandits.platforms.pipelines import IMAGE, SNAPSHOT, Run
+from recbandits.platforms.pipelines import IMAGE, SNAPSHOT, Run, read_template
 from recbandits.platforms.protocol import PlatformError
 
 
@@ -29,8 +29,8 @@ class GcpPipelines(Service):
 
         What a schedule of Vertex AI starts does not look for runs that this method started.
         """
-        spec, parameters = _load(template), parameters or {}
-        pipeline, attempts = spec["pipelineInfo"]["name"], self._list(run=check_name(name))
+        _, spec, pipeline = read_template(template)
+        parameters, attempts = parameters or {}, self._list(run=check_name(name))
         if attempts:
             previous = attempts[-1].to_dict()
             values = previous["runtimeConfig"].get("parameterValues", {})
@@ -125,18 +125,6 @@ class GcpPipelines(Service):
 def _is_news(record):
     """Return False for the SDK's warning that a simple view has not all fields; those it lacks are not read."""
     return "simple view" not in record.getMessage()
-
-
-def _load(template):
-    """Return a compiled pipeline as a dict."""
-    import yaml
-
-    try:
-        spec = next(yaml.safe_load_all(Path(template).read_text(encoding="utf-8")))
-        _containers(spec)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, StopIteration, LookupError, TypeError) as error:
-        raise PlatformError(f"template must be a compiled pipeline, got {template}: {error}") from error
-    return spec
 
 
 def _containers(spec):

@@ -15,7 +15,7 @@ from recbandits.config import Config
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.local.files import held, names_with, one_sentence, private, read_json, write_json
 from recbandits.platforms.local.units import Unit
-from recbandits.platforms.pipelines import Run
+from recbandits.platforms.pipelines import Run, read_template
 from recbandits.platforms.protocol import PlatformError
 
 _ERROR = r"\w+(\.\w+)*(Error|Exception|Interrupt|Exit): .*"
@@ -31,7 +31,7 @@ class LocalPipelines:
 
     def run(self, template: str | Path, name: str, parameters: dict | None = None) -> Run:
         """See `Pipelines.run`; steps see the environment of this process."""
-        text, pipeline = _read(template)
+        text, _, pipeline = read_template(template)
         unit = self._unit(name)
         request = {"pipeline": pipeline, "template": text, "parameters": json.loads(json.dumps(parameters or {}))}
         # held between looking for a run and starting one
@@ -103,17 +103,6 @@ def execute(unit: Unit) -> None:
     except (RuntimeError, TypeError) as error:
         raise SystemExit(_sentence(str(error), unit.log())) from None
     write_json(unit.directory / _OUTPUTS, {name: getattr(value, "uri", value) for name, value in outputs.items()})
-
-
-def _read(template):
-    """Text of a compiled pipeline, and the pipeline's name."""
-    import yaml
-
-    try:
-        text = Path(template).read_text(encoding="utf-8")
-        return text, next(yaml.safe_load_all(text))["pipelineInfo"]["name"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, StopIteration, LookupError, TypeError) as error:
-        raise PlatformError(f"template must be a compiled pipeline, got {template}: {error}") from error
 
 
 def _sentence(error, log):
