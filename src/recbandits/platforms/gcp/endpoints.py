@@ -79,15 +79,6 @@ class GcpEndpoint(Endpoint):
                 self._add(version, policy, release, state)
         return version
 
-    def predict(self, instances: list[dict], parameters: dict | None = None) -> list[dict]:
-        """See `Endpoint.predict`; a raw prediction, for in others Vertex AI makes floats of all numbers."""
-        body = {"instances": instances} | ({} if parameters is None else {"parameters": parameters})
-        status, answer = self.raw_predict(json.dumps(body).encode(), {"Content-Type": "application/json"})
-        if status != 200:
-            text = " ".join(answer.decode(errors="replace").split())
-            raise PlatformError(f"endpoint {self.name} answered {status}: {text}")
-        return json.loads(answer)["predictions"]
-
     @in_context
     def raw_predict(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """See `Endpoint.raw_predict`."""

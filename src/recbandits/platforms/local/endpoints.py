@@ -137,11 +137,6 @@ class LocalEndpoint(Endpoint):
             raise
         return version
 
-    def predict(self, instances: list[dict], parameters: dict | None = None) -> list[dict]:
-        """See `Endpoint.predict`; a PlatformError has the words by which the server refuses."""
-        body = {"instances": instances} | ({} if parameters is None else {"parameters": parameters})
-        return self._ask("POST", "/predict", body)["predictions"]
-
     def raw_predict(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """See `Endpoint.raw_predict`."""
         return self._send("POST", "/predict", body, headers)
@@ -212,8 +207,11 @@ class LocalEndpoint(Endpoint):
     def _ask(self, method, path, body=None):
         status, answer = self._send(method, path, None if body is None else json.dumps(body))
         if status != 200:
-            raise PlatformError(f"endpoint {self.name} answered {status}: {json.loads(answer)['detail']}")
+            raise PlatformError(f"endpoint {self.name} answered {status}: {self._reason(answer)}")
         return json.loads(answer)
+
+    def _reason(self, answer):
+        return json.loads(answer)["detail"]
 
     @property
     def _variables(self):
