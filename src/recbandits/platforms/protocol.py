@@ -1,9 +1,11 @@
-"""The protocols of a platform and of its small services, and their errors."""
+"""The protocols of a platform and of its small services, their errors, and the values that a run keeps."""
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from recbandits.checks import require
 from recbandits.config import Config
 
 if TYPE_CHECKING:
@@ -115,3 +117,14 @@ class Messages(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove a topic, and the subscription of the same name; what is gone already is no error."""
+
+
+def plain_values(kind: str, values: Mapping) -> dict[str, str | float]:
+    """Return values of the kind "parameter" (texts and numbers) or "metric" (numbers) in Python's own types."""
+    types, expected = (Real, "a number") if kind == "metric" else (str | Real, "a text or a number")
+    plain = {}
+    for name, value in values.items():
+        require(isinstance(value, types), f"{kind} {name!r}", expected, value)
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        plain[name] = value if isinstance(value, str) else int(value) if whole else float(value)
+    return plain

@@ -2,13 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.platforms.gcp.cloud import STATES, Service, explained, has_labels, vertex
-from recbandits.platforms.protocol import PlatformError
+from recbandits.platforms.protocol import PlatformError, plain_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,12 +68,12 @@ class GcpRun:
     def log_parameters(self, parameters: Mapping[str, str | float]) -> None:
         """See `Run.log_parameters`; later values replace earlier ones of the same name."""
         with self._explained():
-            self._run.log_params(_plain("parameter", parameters, str | Real, "a text or a number"))
+            self._run.log_params(plain_values("parameter", parameters))
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """See `Run.log_metrics`; later values replace earlier ones of the same name."""
         with self._explained():
-            self._run.log_metrics(_plain("metric", metrics, Real, "a number"))
+            self._run.log_metrics(plain_values("metric", metrics))
 
     def log_artefact(self, name: str, uri: str) -> None:
         """See `Run.log_artefact`."""
@@ -93,10 +91,3 @@ def tensorboards(config: Config) -> list[Any]:
     """List the `aiplatform.Tensorboard`s of a configuration; that a filter knows their labels is not documented."""
     boards = vertex(config).Tensorboard.list(filter=f'display_name="{config.base}"')
     return [board for board in boards if has_labels(config, board)]
-
-
-def _plain(kind, values, types, expected):
-    """Return texts, and numbers of Python, which alone the SDK takes."""
-    for name, value in values.items():
-        require(isinstance(value, types), f"{kind} {name!r}", expected, value)
-    return {name: value if isinstance(value, str) else float(value) for name, value in values.items()}

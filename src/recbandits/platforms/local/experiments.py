@@ -3,13 +3,12 @@
 import json
 import re
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from recbandits.checks import require
 from recbandits.config import Config
 from recbandits.platforms.local.sqlite import Database
-from recbandits.platforms.protocol import PlatformError
+from recbandits.platforms.protocol import PlatformError, plain_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,11 +63,11 @@ class LocalRun:
 
     def log_parameters(self, parameters: Mapping[str, str | float]) -> None:
         """See `Run.log_parameters`; later values replace earlier ones of the same name."""
-        self._write(_plain("param.", "parameter", parameters, str | Real, "a text or a number"))
+        self._write({f"param.{name}": value for name, value in plain_values("parameter", parameters).items()})
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """See `Run.log_metrics`; later values replace earlier ones of the same name."""
-        self._write(_plain("metric.", "metric", metrics, Real, "a number"))
+        self._write({f"metric.{name}": value for name, value in plain_values("metric", metrics).items()})
 
     def log_artefact(self, name: str, uri: str) -> None:
         """See `Run.log_artefact`; the table has it in the column `artefact.<name>`."""
@@ -78,16 +77,6 @@ class LocalRun:
         rows = [(*self._key, name, json.dumps(value)) for name, value in facts.items()]
         with self._database.write() as connection:
             connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", rows)
-
-
-def _plain(prefix, kind, values, types, expected):
-    """Return facts of Python's own types by name."""
-    facts = {}
-    for name, value in values.items():
-        require(isinstance(value, types), f"{kind} {name!r}", expected, value)
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        facts[prefix + name] = value if isinstance(value, str) else int(value) if whole else float(value)
-    return facts
 
 
 def _checked(name):
