@@ -12,15 +12,21 @@ STRATEGIES = ("none", "mirrored", "multi_worker")
 
 
 def get_strategy(name: str = "none") -> tf.distribute.Strategy:
-    """Return the strategy, the same at every call, in whose scope an agent is made; `fit` then trains it there.
+    """Return the strategy in whose scope an agent is made; `fit` then trains it there.
 
     Every replica takes its share of each batch. Gradients and sums are added up, so that the result is that of one
-    replica with the whole batch. ValueError for an unknown name.
+    replica with the whole batch.
 
     Args:
       name: "none" for one device; "mirrored" for all GPUs of this machine, or its CPU where it has none;
         "multi_worker" for the machines that the environment variable TF_CONFIG lists, each running the same program on
         the same data. The latter must be called before anything else of TensorFlow.
+
+    Returns:
+      The same strategy at every call: `with get_strategy("mirrored").scope(): agent = make_agent(...)`.
+
+    Raises:
+      ValueError: another name.
     """
     require_each(one_of(STRATEGIES), strategy=name)
     return tf.distribute.get_strategy() if name == "none" else _make_strategy(name)
