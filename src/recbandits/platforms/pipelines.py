@@ -61,6 +61,7 @@ def read_template(file: str | Path) -> tuple[str, dict, str]:
     try:
         text = Path(file).read_text(encoding="utf-8")
         spec = next(yaml.safe_load_all(text))
-        return text, spec, spec["pipelineInfo"]["name"]
+        name, _ = spec["pipelineInfo"]["name"], spec["deploymentSpec"]["executors"]
+        return text, spec, name
     except (OSError, UnicodeDecodeError, yaml.YAMLError, StopIteration, LookupError, TypeError) as error:
         raise PlatformError(f"template must be a compiled pipeline, got {file}: {error}") from error

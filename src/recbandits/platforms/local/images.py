@@ -40,6 +40,7 @@ class LocalImages:
     def build(self, name: str, base: str | None = None) -> str:
         """Build an image by the first engine that works, which prints to standard error, and return the image's URI."""
         root = checkout()
+        check_image(name, root)
         if (engine := find_engine()) is None:
             raise PlatformError(
                 f"image {name} could not be built: install docker, podman or buildah and see that `docker version`, "
