@@ -27,6 +27,27 @@ def test_totals_weight_windows_by_their_interactions():
     assert totals.loc[("b", 1), "regret"] == pytest.approx(5.5)
 
 
+@pytest.mark.parametrize("order", [[7, 6, 5, 4, 3, 2, 1, 0], [1, 4, 7, 0, 2, 5, 6, 3]])
+def test_totals_are_the_same_for_rows_in_any_order(order):
+    """Labels of rows may occur twice, as those of two tables do that were put together."""
+    expected = regret.totals(runs())
+    shuffled = runs().iloc[order].set_index(pd.Index([0, 1] * 4))
+    totals = regret.totals(shuffled)
+    assert totals.index.tolist() == list(dict.fromkeys(zip(shuffled["agent"], shuffled["seed"], strict=True)))
+    pd.testing.assert_frame_equal(totals.sort_index(), expected)
+    pd.testing.assert_frame_equal(regret.summary(shuffled).sort_index(), regret.summary(runs()))
+    np.testing.assert_allclose(regret.difference(shuffled, "b", "a"), regret.difference(runs(), "b", "a"))
+
+
+@pytest.mark.parametrize("wrong", [10, 0, np.nan])
+def test_a_number_of_interactions_that_gives_no_window_is_refused(wrong):
+    """The first row of the run has 10 interactions."""
+    wrong_runs = runs()
+    wrong_runs["interactions"] = wrong_runs["interactions"].mask(wrong_runs.index == 3, wrong)
+    with pytest.raises(ValueError, match=r"row \d: interactions must be positive, and different within a run"):
+        regret.totals(wrong_runs)
+
+
 def test_the_summary_keeps_the_order_and_gives_bounds():
     table = regret.summary(runs())
     assert table.index.tolist() == ["a", "b"]

@@ -1,12 +1,13 @@
 """Summaries of simulated runs, with Student's t intervals over seeds.
 
-`runs` is a DataFrame as of `training.online.simulate`: one row per agent, seed and number of interactions, with the
-measures averaged since the row before, `greedy_regret` where it was measured. NaN in one makes all that is computed
-from it NaN. `level` is the coverage of intervals in (0, 1).
+`runs` is a DataFrame as of `training.online.simulate`: one row per agent, seed and number of interactions, in any
+order, with the measures averaged since the next smaller number, `greedy_regret` where it was measured. NaN in one makes
+all that is computed from it NaN. `level` is the coverage of intervals in (0, 1).
 """
 
 import pandas as pd
 
+from recbandits.checks import require_rows
 from recbandits.evaluation.intervals import Interval, group_intervals, mean_interval
 
 MEASURES = ["regret", "reward", "suboptimal", "greedy_regret"]
@@ -15,10 +16,14 @@ MEASURES = ["regret", "reward", "suboptimal", "greedy_regret"]
 def totals(runs: pd.DataFrame) -> pd.DataFrame:
     """Average each measure over all interactions of a run: regret, reward, suboptimal, and greedy_regret if measured.
 
-    Returns a DataFrame indexed by (agent, seed), agents in order of appearance.
+    Returns a DataFrame indexed by (agent, seed), agents in order of appearance. ValueError if a number of interactions
+    is not positive, or occurs twice for an agent and seed.
     """
-    measures = [name for name in MEASURES if name in runs]
-    window = runs.groupby(["agent", "seed"], sort=False)["interactions"].diff().fillna(runs["interactions"])
+    measures, runs = [name for name in MEASURES if name in runs], runs.reset_index(drop=True)
+    steps = runs.sort_values("interactions").groupby(["agent", "seed"])["interactions"].diff()
+    window = steps.reindex(runs.index).fillna(runs["interactions"])
+    expected = "positive, and different within a run of an agent and seed"
+    require_rows(window.gt(0).to_numpy(), "interactions", expected, runs["interactions"])
     weighted = runs[measures].mul(window, axis=0).assign(window=window)
     sums = weighted.groupby([runs["agent"], runs["seed"]], sort=False).agg(lambda values: values.sum(skipna=False))
     return sums[measures].div(sums["window"], axis=0)
