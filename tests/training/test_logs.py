@@ -147,6 +147,24 @@ def test_doubly_robust_values_use_predicted_rewards_without_products_of_columns(
     assert row["value"] == pytest.approx(expected.value)
 
 
+def test_a_log_of_two_users_has_a_doubly_robust_value_and_one_of_a_single_user_has_none(parts):
+    """With two users, the rewards of each are predicted by a model of the other's."""
+    _, test_log, features = parts
+    users = np.unique(test_log.user_id[test_log.user_id < len(test_log.user_ids)])
+    for count in (2, 4):
+        log = test_log.take(np.isin(test_log.user_id, users[:count]))
+        uniform = log.mask / log.mask.sum(axis=1, keepdims=True)
+        predicted = cross_fit(log, features.without_crosses(), folds=count)
+        expected = estimates(log, uniform, predicted, names=["DR"])["DR"]
+        row = evaluate(log, {"uniform": uniform}, features).loc["uniform", "DR"]
+        assert row["value"] == pytest.approx(expected.value)
+    log = test_log.take(test_log.user_id == users[0])
+    uniform = log.mask / log.mask.sum(axis=1, keepdims=True)
+    with pytest.raises(ValueError, match="number of users in the log must be 2 or more for the reward model"):
+        evaluate(log, {"uniform": uniform}, features)
+    assert evaluate(log, {"uniform": uniform}).loc["uniform", "SNIPS"]["value"] > 0
+
+
 def test_what_is_exported_scores_as_in_memory_by_raw_columns_and_text_ids(parts, tmp_path):
     training_log, test_log, features = parts
     agent = train(training_log, features, "epsilon_greedy", layers=(16,), epsilon=0.0, epochs=2)

@@ -12,6 +12,7 @@ from tf_agents.agents.tf_agent import TFAgent
 
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
+from recbandits.checks import require
 from recbandits.data.examples import make_examples
 from recbandits.data.features import Features
 from recbandits.evaluation import difference, estimators, off_policy
@@ -68,15 +69,17 @@ def evaluate(
     """Estimate the value of policies, and how much more than the logging policy's it is, by a log they have not learnt.
 
     `policies` map names to probabilities float [n, k], such as `target_probabilities` computes. Features are those of
-    the reward model of the doubly robust estimators, a cross-fitted ridge regression on the features without products
-    of columns; `seed` draws its folds of users. By default the estimators are SNIPS, and DR where there are features.
+    the reward model of the doubly robust estimators, a ridge regression on the features without products of columns. It
+    is cross-fitted in 5 folds of users, or as many as there are users; `seed` draws them. By default the estimators are
+    SNIPS, and DR where there are features.
 
     Returns a DataFrame indexed by (policy, estimator) with the columns of `off_policy.tabulate`, and the paired
     difference to the logging policy: gain, gain_low, gain_high. The first row is the logging policy. Intervals are of
-    95 %, and clustered by user. ValueErrors are those of `off_policy.estimates`.
+    95 %, and clustered by user. ValueErrors are those of `off_policy.estimates`, and one for features where the log has
+    fewer than 2 users.
     """
     names = names or (("SNIPS",) if features is None else ("SNIPS", "DR"))
-    q = None if features is None else cross_fit(log, features.without_crosses(), seed=seed)
+    q = None if features is None else _predict(log, features.without_crosses(), seed)
     logging = estimators.ips(log.reward, log.propensity, log.propensity, pass_prob=log.pass_prob)
     tabulate = partial(off_policy.tabulate, groups=log.user_id)
     rows = [tabulate({"mean": logging}).assign(policy="logging policy")]
@@ -88,3 +91,10 @@ def evaluate(
             table.loc[name, ["gain", "gain_low", "gain_high"]] = [gain.value, *gain.interval(groups=log.user_id)]
         rows.append(table)
     return pd.concat(rows).set_index("policy", append=True).swaplevel()
+
+
+def _predict(log: Log, features: Features, seed: int) -> np.ndarray:
+    """Predict the reward of every candidate by models of up to 5 folds of users."""
+    users = len(np.unique(log.user_id))
+    require(users >= 2, "number of users in the log", "2 or more for the reward model of the features", users)
+    return cross_fit(log, features, folds=min(5, users), seed=seed)
