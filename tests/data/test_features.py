@@ -57,6 +57,13 @@ def test_an_observation_has_scalars_numbers_of_candidates_products_and_dot_produ
     assert features.spec(7) == {"global": (3,), "per_arm": (7, 8)}
 
 
+def test_a_log_without_decisions_has_features_of_the_same_widths():
+    log = make_log(price=PRICE)
+    features = Features.fit(ITEMS, log, [("plan", "genre"), ("taste", "taste")], vectors=["taste"])
+    context, arm = observe(features, log.take([]))
+    assert (context.shape, arm.shape) == ((0, 3), (0, 8))
+
+
 def test_vectors_are_features_unless_a_dot_product_stands_for_them():
     """Of the first decision: item b has taste (0, 1), and the context taste (3, 2); their products are 0 and 2."""
     log = make_log()

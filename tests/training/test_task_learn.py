@@ -56,3 +56,10 @@ def test_the_file_is_asked_for_and_a_wrong_one_is_one_sentence(data, capsys):
     data.write_text(data.read_text().replace('"shown"', '"watched"'))
     assert task.main([*LEARN, f"--data={data}"]) == 1
     assert capsys.readouterr().err.startswith("recbandits.training.task: decisions.csv: column must be one of")
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.9999])
+def test_a_share_that_leaves_nothing_to_learn_or_to_evaluate_is_refused(data, capsys, share):
+    assert task.main(["learn", f"--test_share={share}", f"--data={data}"]) == 1
+    sentence = "test_share must be a share of the 1,500 decisions that leaves some to learn and some to evaluate"
+    assert f"{sentence}, got {share}" in capsys.readouterr().err

@@ -133,7 +133,8 @@ class Features:
         for pair in self.crosses:
             left, right = self._select(pair, encoded, items)
             if None in self._sizes(pair):
-                parts.append((left[:, None, :, None] * right[:, :, None, :]).reshape(*items.shape[:2], -1))
+                shape = (*items.shape[:2], left.shape[-1] * right.shape[-1])  # -1 has no size where n or k is 0
+                parts.append((left[:, None, :, None] * right[:, :, None, :]).reshape(shape))
             else:
                 parts.append(np.einsum("nf,nkf->nk", left, right)[:, :, None])
         for pair in self.products:

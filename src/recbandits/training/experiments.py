@@ -10,6 +10,7 @@ import pandas as pd
 from recbandits.agents.factory import make_agent
 from recbandits.agents.parameters import LinUCB
 from recbandits.agents.ranking.parameters import Ranking
+from recbandits.checks import require
 from recbandits.data import splits
 from recbandits.data.data_file import LoggedData
 from recbandits.data.examples import Examples, cross_fit_examples
@@ -120,6 +121,8 @@ def _simulate(problem, agent, data, paths):
 def _learn(problem, agent, data, paths):
     """Learn from the earlier decisions of a log, and estimate the value of the policy that is exported by the later."""
     earlier, later = data.log.split(1 - problem.test_share)
+    expected = f"a share of the {len(data.log):,} decisions that leaves some to learn and some to evaluate"
+    require(len(earlier) > 0 and len(later) > 0, "test_share", expected, problem.test_share)
     features, exploration = data.fit_features(earlier), get_exploration(problem, agent)
     rows, policy = [], None
     for seed in problem.seeds:
