@@ -91,6 +91,21 @@ def require_rows(allowed: np.ndarray, name: str, expected: str, values: Any, lab
         raise ValueError(f"row {row}{label}: {name} must be {expected}, got {shown!s:.300}")
 
 
+def require_labels(labels: Any, name: str, size: int) -> np.ndarray:
+    """Return labels of groups as an array [size], or raise ValueError with the sentence about one that is missing."""
+    array = require_shape(labels, name, size)
+    values = array if hasattr(labels, "dtype") else np.asarray(labels, object)  # array has text "nan" beside texts
+    present = np.array(list(map(_is_present, values)), bool) if values.dtype == object else values == values
+    require_rows(present, name, "a label, one of its own for each decision without a user", values)
+    return array
+
+
+def _is_present(value: Any) -> bool:
+    """Return whether a value is neither None nor NaN, NaT or NA, which do not equal themselves."""
+    same = value == value
+    return value is not None and isinstance(same, (bool, np.bool_)) and bool(same)
+
+
 def require_distributions(values: np.ndarray, name: str, mask: np.ndarray | None = None) -> None:
     """Raise ValueError with the sentence about the first row of `values` that is no distribution.
 

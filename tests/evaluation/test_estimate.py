@@ -170,6 +170,12 @@ def test_the_bernstein_interval_of_groups_has_the_span_of_the_largest():
     assert (low, high) == pytest.approx((0.75 - half_width, 0.75 + half_width))
 
 
+@pytest.mark.parametrize("span", [-50, 0, np.nan, np.inf])
+def test_a_span_that_is_not_positive_is_refused(span):
+    with pytest.raises(ValueError, match="span must be positive and finite, got"):
+        estimate_mean([0.0, 1.0]).interval("bernstein", span=span)
+
+
 def test_the_bernstein_interval_of_groups_of_unequal_size_covers_a_rare_reward():
     """A user with ten times the decisions of 49 others together, all of each alike and with probability 0.1 a click."""
     rng, user = np.random.default_rng(0), np.repeat(np.arange(50), [1] * 49 + [500])

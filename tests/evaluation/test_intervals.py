@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from recbandits.evaluation import intervals
+from recbandits.evaluation import intervals, sequential
+from recbandits.evaluation.estimators import ips
 from recbandits.evaluation.intervals import group_intervals, mean_interval, tabulate_differences, tabulate_means
 
 
@@ -36,6 +37,41 @@ def test_an_interval_counts_the_groups_of_observations_that_are_not_independent(
     np.testing.assert_allclose(mean_interval(values, 0.9, list("kjihgfedcba")), once)
     assert np.isnan(mean_interval([1.0, 2.0], groups=["a", "a"])[1:]).all()
     assert np.isnan(mean_interval([], groups=[])).all()
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT])
+@pytest.mark.parametrize("make", [list, pd.Series, lambda labels: np.array(labels, object)])
+def test_a_label_that_is_missing_is_refused(make, missing):
+    """Decisions without a user would be those of one user; an array makes the text "nan" of NaN among texts."""
+    groups, values = make(["a", "b", missing, "c", missing]), np.arange(5.0)
+    calls = (
+        lambda: mean_interval(values, groups=groups),
+        lambda: ips(values, np.ones(5), np.ones(5)).interval(groups=groups),
+        lambda: sequential.difference(values, values, groups=(list("abcde"), groups)),
+    )
+    sentence = "row 2: groups must be a label, one of its own for each decision without a user, got "
+    for call in calls:
+        with pytest.raises(ValueError, match=sentence):
+            call()
+
+
+def test_numbers_and_times_are_labels_unless_they_are_missing():
+    values = np.arange(3.0)
+    times = np.array(["2026-01-01", "2026-01-02", "2026-01-01"], "datetime64[ns]")
+    numbers = np.array([0.0, 1.0, 0.0])
+    for groups, missing in ((times, np.datetime64("NaT")), (numbers, np.nan)):
+        np.testing.assert_allclose(mean_interval(values, groups=groups), mean_interval(values, groups=[0, 1, 0]))
+        groups[1] = missing
+        with pytest.raises(ValueError, match="row 1: groups must be a label, "):
+            mean_interval(values, groups=groups)
+    with pytest.raises(ValueError, match=r"shape of groups must be \[3\], got \[2\]"):
+        mean_interval(values, groups=[0, 1])
+
+
+@pytest.mark.parametrize("level", [0, 1, 95, np.nan])
+def test_a_level_that_is_no_fraction_is_refused(level):
+    with pytest.raises(ValueError, match=r"level must be in \(0, 1\), got"):
+        mean_interval([1.0, 2.0, 3.0], level)
 
 
 def test_rare_observations_of_few_groups_have_no_interval():

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from recbandits.checks import FEWEST, FRACTION, one_of, outside_majority, require, require_each, require_shape
+from recbandits.checks import (
+    FEWEST,
+    FRACTION,
+    POSITIVE,
+    one_of,
+    outside_majority,
+    require,
+    require_each,
+    require_labels,
+)
 
 _CHUNK = 1024  # records that a bootstrap has in memory at a time, each with a count for every resample
 
@@ -86,15 +95,17 @@ class Estimate:
         sums of groups (cluster-robust: Liang and Zeger 1986). NaN where nothing varies, or all rests on a single record
         or group; and where a reward has the majority, as 0 among clicks, below 20 `rewarded_decisions` or rewarded
         groups: a log that lacks the rare rewards has a small spread too. "bernstein" with a declared `span` has bounds
-        even then. ValueError for another method, a level outside (0, 1), or another number of labels.
+        even then. ValueError for another method, a level outside (0, 1), a span that is not positive, or labels that
+        are missing or of another number.
         """
         methods = {"normal": normal_interval, "bootstrap": bootstrap_interval, "bernstein": bernstein_interval}
         require_each(one_of(methods), method=method)
         require_each(FRACTION, level=level)
+        if options.get("span") is not None:
+            require_each(POSITIVE, span=options["span"])
         estimate, (rewarded, rare) = self, self._rewarded
         if groups is not None:
-            require_shape(groups, "groups", self.n)
-            group = np.unique(groups, return_inverse=True)[1]
+            group = np.unique(require_labels(groups, "groups", self.n), return_inverse=True)[1]
             sums = tuple((np.bincount(group, top), np.bincount(group, bottom)) for top, bottom in self.parts)
             estimate, (rewarded, rare) = Estimate(sums, ()), self._count_rewarded(group)
             if options.get("span") is not None and len(group):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from recbandits.checks import FEWEST, one_of, outside_majority, require_each
+from recbandits.checks import FEWEST, FRACTION, one_of, outside_majority, require_each, require_labels
 
 
 class Interval(NamedTuple):
@@ -33,13 +33,15 @@ def mean_interval(values: Any, level: float = 0.95, groups: Any = None) -> Inter
     Labels `groups` [n] are of observations that are not independent, such as their users: the interval is then that of
     the sums of groups (cluster-robust: Liang and Zeger 1986), with one degree of freedom less than groups. It is NaN if
     a value is. Bounds are NaN where more than half of the values are equal and fewer than `FEWEST` of them, or of the
-    groups that have one, differ, as for a single value or group.
+    groups that have one, differ, as for a single value or group. ValueError for another level, or labels that are
+    missing or of another number.
     """
+    require_each(FRACTION, level=level)
     values = terms = np.asarray(values, float)
     mean, differs = float(values.mean()) if len(values) else np.nan, outside_majority(values)
     unusual = 0 if differs is None else np.count_nonzero(differs)
     if groups is not None:
-        labels, group = np.unique(np.asarray(groups), return_inverse=True)
+        labels, group = np.unique(require_labels(groups, "groups", len(values)), return_inverse=True)
         terms = np.bincount(group, values - mean) * len(labels) / max(1, len(values))  # their mean is the error
         unusual = 0 if differs is None else len(np.unique(group[differs]))
     few = len(terms) < 2 or (differs is not None and unusual < FEWEST)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from recbandits.checks import FEWEST, FRACTION, POSITIVE, outside_majority, require_each, require_shape
+from recbandits.checks import FEWEST, FRACTION, POSITIVE, outside_majority, require_each, require_labels
 from recbandits.evaluation.intervals import Interval
 
 FEWEST_GROUPS = 5  # effective ones, that the variance of their sums needs
@@ -54,12 +54,12 @@ def difference(
 
     Returns the interval of mean(first) - mean(second); NaN where a side has fewer than `FEWEST_GROUPS` effective
     groups, or both together fewer than `FEWEST` with a rare observation. ValueError if the numbers of labels and
-    observations differ; and as `critical_value`.
+    observations differ, or a label is missing; and as `critical_value`.
     """
     sides = [np.asarray(side, float) for side in (first, second)]
     labels = [np.arange(len(side)) for side in sides] if groups is None else groups
     for side, label in zip(sides, labels, strict=True):
-        require_shape(label, "groups", len(side))
+        require_labels(label, "groups", len(side))
     if min(map(effective_groups, labels)) < FEWEST_GROUPS:
         return Interval(np.nan, np.nan, np.nan)
     spreads = [_spread(side, label) for side, label in zip(sides, labels, strict=True)]
