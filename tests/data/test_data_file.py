@@ -179,6 +179,7 @@ def test_a_whole_number_of_parquet_is_the_only_candidate(folder):
         ),
         ("[0, 3600]", "[0]", r"reward_range must be \(lowest, highest\), lowest below highest, got \[0\]"),
         ('["device", "hour"]', '"device"', "data.toml: context of decisions must be a list of texts, got 'device'"),
+        ('["device", "hour"]', '["hour", "seconds"]', "context must be known before the decision, without the reward"),
         ('["device", "hour"]', "[1]", r"data.toml: context of decisions must be a list of texts, got \[1\]"),
         ('"items.csv"', "3", "data.toml: file of items must be text that is not empty, got 3"),
         ('id = "user"', "id = true", "data.toml: id of users must be text that is not empty, got True"),

@@ -150,6 +150,13 @@ def test_rewards_and_the_default_are_within_the_declared_range(columns, sentence
         ({}, {"item": "video"}, "column must be one of shown, click, p, at, who, device, lists, got 'video'"),
         ({}, {"context": "device"}, "context must be a list of columns, got 'device'"),
         ({}, {"context": ["who", "who"]}, r"columns of the context must be different, got \['who', 'who'\]"),
+        (
+            {},
+            {"context": ["who", "click"]},
+            "context must be known before the decision, without the reward, got 'click'",
+        ),
+        ({}, {"context": ["p"]}, "context must be known before the decision, without the propensity, got 'p'"),
+        ({}, {"context": ["shown"]}, "context must be known before the decision, without the item that was shown, got"),
         ({"p": [0.5, 0.0, 1.0]}, {}, r"row 1 \(decision 1\): propensity must be in \(0, 1\]"),
         ({"p": [0.5, "high", 1.0]}, {}, "row 1: p must be a number, got 'high'"),
         ({"click": ["yes", "no", "no"]}, {}, "row 0: click must be a number, got 'yes'"),

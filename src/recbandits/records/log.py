@@ -118,7 +118,7 @@ class Log(ArrayLog):
             They belong to the rows by their index, in any order; those of an array, by their position.
           propensity: column with the probability of that item, given what was known.
           time: column, of times or ISO 8601 text; without a zone they are UTC.
-          context: columns with what was known of the request.
+          context: columns with what was known of the request, without the item, its propensity and the reward.
           user: column with the id of the user; missing for users without an account. None if users have no ids.
           users: table of what is known of users, as for `join_users`.
           candidates: column of lists of ids; None if all items are candidates of each decision.
@@ -139,6 +139,8 @@ class Log(ArrayLog):
             count = frame.columns.tolist().count(name)
             require(count > 0, "column", f"one of {', '.join(map(str, frame.columns))}", name)
             require(count == 1, f"column {name!r}", "there once", count)
+        for role, name in (("item that was shown", item), ("propensity", propensity), ("reward", reward)):
+            require(name not in list(context), "context", f"known before the decision, without the {role}", name)
         require(users is None or user is not None, "user", "the column by which users are joined", user)
         rows = np.broadcast_to(np.arange(len(item_ids)), (n, len(item_ids)))
         mask = np.ones(rows.shape, bool)
