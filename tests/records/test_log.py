@@ -173,6 +173,16 @@ def test_rewards_and_the_default_are_within_the_declared_range(columns, sentence
             {"candidates": "lists"},
             "row 1: lists must be a list of ids, one or more",
         ),
+        (
+            {"lists": [["煎茶", "tea"], ["a | b"], ["tea", None]]},
+            {"candidates": "lists"},
+            "row 2: lists must be text or a whole number, got None",
+        ),
+        (
+            {"lists": [["煎茶", "tea"], ["a | b", ""], ["tea"]]},
+            {"candidates": "lists"},
+            "row 1: lists must be text or a whole number, got ''",
+        ),
         ({"lists": ["煎茶", "a", "tea"]}, {"candidates": "lists"}, "row 0: lists must be a list of ids"),
         (
             {"lists": [["煎茶", "煎茶"], ["a | b"], ["tea"]]},

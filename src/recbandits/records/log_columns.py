@@ -1,7 +1,7 @@
 """Columns of data frames and of tables of records as the arrays of a `Log`, and back."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, pairwise
 from numbers import Real
 from typing import Any
@@ -27,14 +27,16 @@ from recbandits.records.fields import (
 REPORT_RULES = ("first", "last", "sum", "max")  # by which one reward is made of several reports
 
 
-def as_text(values: Any, name: str = "") -> np.ndarray:
+def as_text(values: Any, name: str = "", rows: Iterable[int] | None = None) -> np.ndarray:
     """Return ids as text, an object array: text as it is, whole numbers as their text.
 
-    ValueError with the row of an id that is missing, empty, or neither text nor a whole number.
+    ValueError with the row of an id that is missing, empty, or neither text nor a whole number; `rows` are those of the
+    ids, by default their positions.
     """
     ids = np.array([*values, None], dtype=object)[:-1]  # None: lists of equal length would become two dimensions
     if not (set(map(type, ids)) <= {str} and EVENT_ID.holds(ids).all()):
-        ids[:] = [read_id(f"row {row}: {name or values.name}", value) for row, value in enumerate(ids)]
+        rows = range(len(ids)) if rows is None else rows
+        ids[:] = [read_id(f"row {row}: {name or values.name}", value) for row, value in zip(rows, ids, strict=True)]
     return ids
 
 
@@ -52,8 +54,10 @@ def read_lists(ids: pd.Series) -> pa.ListArray:
     for row, each in enumerate(lists):
         good = isinstance(each, (list, tuple, np.ndarray)) and len(each) > 0
         require(good, f"row {row}: {ids.name}", "a list of ids, one or more", each)
-    flat = as_text(pd.Series([each for texts in lists for each in texts], name=ids.name))
-    return pa.ListArray.from_arrays(_ends(list(map(len, lists))), pa.array(flat, pa.string()))
+    sizes = list(map(len, lists))
+    flat = pd.Series(list(chain.from_iterable(lists)), dtype=object, name=ids.name)
+    texts = as_text(flat, rows=np.repeat(np.arange(len(lists)), sizes))
+    return pa.ListArray.from_arrays(_ends(sizes), pa.array(texts, pa.string()))
 
 
 def read_candidates(
