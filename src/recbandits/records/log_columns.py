@@ -24,6 +24,8 @@ from recbandits.records.fields import (
     read_id,
 )
 
+_NUMBERS = ("integer", "floating", "mixed-integer", "mixed-integer-float", "decimal")  # types, in words of pandas
+_PRESENT_TIME = ("now", "today")  # texts that pandas reads as the time of the call
 REPORT_RULES = ("first", "last", "sum", "max")  # by which one reward is made of several reports
 
 
@@ -107,12 +109,16 @@ def number_users(ids: pd.Series) -> tuple[np.ndarray, pd.Index]:
 
 
 def read_times(frame: pd.DataFrame, time: str) -> np.ndarray:
-    """Return times or ISO 8601 text as times in UTC, datetime64[us] [n]."""
-    try:
-        values = pd.to_datetime(frame[time], utc=True, format="ISO8601")
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{time} must be times or ISO 8601 text: {error}") from None
-    return values.dt.tz_localize(None).to_numpy("datetime64[us]")
+    """Return times or ISO 8601 text as times in UTC, datetime64[us] [n], and NaT where they are missing."""
+    values, expected = frame[time], "times or ISO 8601 text"
+    present = values.dropna()
+    levels = getattr(present.dtype, "categories", present)
+    if len(present) and pd.api.types.infer_dtype(levels) in _NUMBERS:
+        raise ValueError(f"{time} must be {expected}, got numbers: convert them by pd.to_datetime(..., unit='s')")
+    times = pd.to_datetime(values, utc=True, format="ISO8601", errors="coerce")
+    read = (times.notna() | values.isna()) & ~values.isin(_PRESENT_TIME)
+    require_rows(read.to_numpy(), time, expected, values)
+    return times.dt.tz_localize(None).to_numpy("datetime64[us]")
 
 
 def read_numbers(values: pd.Series, name: str) -> np.ndarray:
