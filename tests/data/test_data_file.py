@@ -200,6 +200,13 @@ def test_a_file_that_is_wrong_is_refused_by_table_and_key(folder, old, new, sent
         data_file.load(rewrite(folder, old, new))
 
 
+def test_a_file_of_another_encoding_is_named(folder):
+    file = folder / "data.toml"
+    file.write_bytes(b"# caf\xe9\n" + file.read_bytes())
+    with pytest.raises(ValueError, match=r"data\.toml must be a TOML file in UTF-8: 'utf-8' codec can't decode"):
+        data_file.load(file)
+
+
 def test_a_table_without_decisions_is_named(folder):
     file = folder / "decisions.csv"
     file.write_text(file.read_text().splitlines()[0])

@@ -132,8 +132,8 @@ def load(path: str | PathLike) -> LoggedData:
 def _read_toml(path: Path) -> dict[str, dict[str, Any]]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path.name} must be a TOML file: {error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.name} must be a TOML file in UTF-8: {error}") from None
     for table in ("decisions", "items", *tables):
         require(table in _KEYS, f"{path.name}: table", f"one of {', '.join(_KEYS)}", table)
         require(isinstance(tables.get(table), dict), f"{path.name}: {table}", "a table with keys", tables.get(table))
