@@ -81,6 +81,13 @@ def test_a_log_is_read_back_from_parquet(tmp_path, as_frame):
     )
 
 
+def test_a_default_reward_that_is_no_number_is_refused():
+    interactions, rewards = LOG.to_tables()
+    for part in (rewards, rewards.slice(1)):
+        with pytest.raises(ValueError, match="default_reward must be a number, got '0'"):
+            Log.from_tables(interactions, part, default_reward="0")
+
+
 def test_an_empty_log_has_empty_tables():
     tables = LOG.take([]).to_tables()
     assert [len(table) for table in tables] == [0, 0]

@@ -138,7 +138,7 @@ def read_rewards(
     """Return rewards within the limits, float64 [n]; see `Log.from_frame`."""
     name = reward if isinstance(reward, str) else "reward"
     values = read_numbers(_call_reward(reward, frame) if callable(reward) else frame[reward], name)
-    require(default is None or isinstance(default, Real), "default_reward", "a number", default)
+    _require_default(default)
     missing = np.isnan(values)
     require_rows(~missing | (default is not None), name, "a number where there is no default_reward", values)
     values = np.where(missing, default, values) if default is not None else values
@@ -149,6 +149,10 @@ def read_rewards(
     require(default is None or low <= default <= high, "default_reward", f"from {low:g} to {high:g}", default)
     require_rows((values >= low) & (values <= high), name, f"from {low:g} to {high:g}", values)
     return values
+
+
+def _require_default(reward: Any) -> None:
+    require(reward is None or isinstance(reward, Real), "default_reward", "a number", reward)
 
 
 def _call_reward(reward: Callable[[pd.DataFrame], Any], frame: pd.DataFrame) -> pd.Series:
@@ -164,6 +168,7 @@ def _call_reward(reward: Callable[[pd.DataFrame], Any], frame: pd.DataFrame) -> 
 def join_rewards(event_id: np.ndarray, rewards: pa.Table, default_reward: float | None, take: str | None) -> np.ndarray:
     """Return the reward of each decision, float64 [n]; see `Log.from_tables`."""
     require_each(one_of((None, *REPORT_RULES)), take=take)
+    _require_default(default_reward)
     rewarded, values = pd.Index(rewards["event_id"].to_pylist(), dtype=object), rewards["value"].to_numpy()
     require_rows(np.isfinite(values), "value", FINITE.expected, values)
     joined = rewarded.isin(event_id)  # those of other decisions are left out, however many there are
