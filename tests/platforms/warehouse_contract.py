@@ -258,7 +258,7 @@ class WarehouseContract:
     def test_invalid_arguments_are_refused_in_one_sentence(self, warehouse):
         with pytest.raises(ValueError, match="records must be Interaction, Reward, Verdict or Quarantined, got 'a'"):
             warehouse.write(["a"])
-        with pytest.raises(ValueError, match="start must be a time with its zone"):
+        with pytest.raises(ValueError, match="start must be a datetime with its zone"):
             warehouse.snapshot(datetime(2026, 1, 1), START)
         with pytest.raises(PlatformError, match=r": .*nothing") as error:
             warehouse.query("SELECT nothing FROM interactions")

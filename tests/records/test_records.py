@@ -127,7 +127,7 @@ USER, IDS, PROBABILITY = (
 )
 CONTEXT = "a JSON object of texts, finite numbers, true, false and null"
 LISTS = "a JSON object of lists of finite numbers, one for each candidate"
-TIME = "a time with its zone, to the microsecond"
+TIME = "a datetime with its zone, to the microsecond"
 NO_CONTEXTS = [
     *("", "7", "null", "[1]", "{", '{"a": 1,}', "{'a': 1}", "{}{}"),
     *('{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', '{"a": 9007199254740993}', '{"a": 1' + "0" * 400 + "}"),

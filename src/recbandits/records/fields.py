@@ -167,7 +167,7 @@ CANDIDATE_FEATURES = Field(
 )
 VERDICT = Field(f"one of {', '.join(VERDICTS)}", pa.string(), _read_verdict)
 RECEIVED = Field("text or bytes", pa.string(), _read_received)
-TIME = Field("a time with its zone, to the microsecond", pa.timestamp("us", "UTC"), _read_time)
+TIME = Field("a datetime with its zone, to the microsecond", pa.timestamp("us", "UTC"), _read_time)
 FINITE = Field("a finite number", pa.float64(), _read_finite)
 FINITE_OR_NONE = replace(FINITE, expected="a finite number, or None", optional=True)
 PROBABILITY = Field("a number in (0, 1]", pa.float64(), _read_probability)
