@@ -1,17 +1,21 @@
 """Training from logs: sums against closed forms, networks against known functions, and what must be refused."""
 
+import gc
 import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from recbandits.agents.factory import make_agent
 from recbandits.data.examples import Examples, make_doubly_robust_examples, make_examples
 from recbandits.environments.factorization import als
+from recbandits.environments.synthetic import StationaryLinearEnvironment
 from recbandits.training import epochs, offline
 from recbandits.training.offline import Specs, fit, score_candidates
+from recbandits.training.online import simulate
 from tests.rating_tables import log_of_ids, rating_features
 from tests.variables import assert_values, read_values
 
@@ -277,6 +281,19 @@ def test_xla_gives_the_same_network():
         fit(agent, make_data(200), epochs=2, batch_size=64, xla=xla)
         results.append(agent.policy.score_pairs(make_data(50).context, make_data(50).arm))
     np.testing.assert_allclose(*results, rtol=1e-3, atol=1e-4)
+
+
+def count_graphs():
+    """Count the graphs of TensorFlow's functions that are not garbage."""
+    gc.collect()
+    return sum(type(each) is FuncGraph for each in gc.get_objects())
+
+
+def test_the_graph_of_a_training_and_its_examples_are_released_with_the_agent():
+    before = count_graphs()
+    fit(build_agent("epsilon_greedy", **QUICK), make_data(20))
+    simulate(StationaryLinearEnvironment(per_arm=True), "epsilon_greedy", steps=2, points=1)
+    assert count_graphs() == before
 
 
 def test_training_prints_nothing_without_a_terminal(capfd):

@@ -218,12 +218,23 @@ def _make_trainer(features_spec, num_arms, network, optimizer):
     )
 
 
+class _Adam(tf.keras.optimizers.Adam):
+    """Adam that adds gradients up over replicas only where there are several.
+
+    To do so, TensorFlow registers a function for the rest of the process, and this one keeps the graph and its data.
+    """
+
+    def aggregate_gradients(self, grads_and_vars):
+        alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
+        return list(grads_and_vars) if alone else super().aggregate_gradients(grads_and_vars)
+
+
 def _make_adam(parameters, variables):
     """Make Adam with decoupled decay of the kernels (Loshchilov and Hutter 2019, algorithm 2), and its variables.
 
     Inside a graph's loop they cannot be made. Biases do not decay: they hold the mean of the rewards.
     """
-    optimizer = tf.keras.optimizers.Adam(parameters.learning_rate, weight_decay=parameters.weight_decay or None)
+    optimizer = _Adam(parameters.learning_rate, weight_decay=parameters.weight_decay or None)
     optimizer.exclude_from_weight_decay([variable for variable in variables if variable.shape.rank == 1])
     optimizer.build(variables)
     return optimizer
