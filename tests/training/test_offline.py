@@ -189,6 +189,17 @@ def test_a_loss_that_is_not_finite_names_its_batch_and_is_undone():
     assert_values(read_values(agent), initial_values)
 
 
+@pytest.mark.parametrize("patience", [None, 2])
+def test_a_validation_error_that_is_not_finite_is_refused_and_the_epoch_undone(patience):
+    """A context of 3e38 is a float32, and its score is not: with a patience, no epoch was ever better than another."""
+    agent, validation = build_agent("epsilon_greedy", **QUICK), make_data(20, seed=1)
+    initial_values = read_values(agent)
+    validation.context[5] = 3e38
+    with pytest.raises(FloatingPointError, match=r"^epoch 1: validation error must stay finite, got (nan|inf) "):
+        fit(agent, make_data(100), epochs=4, validation=validation, patience=patience)
+    assert_values(read_values(agent), initial_values)
+
+
 def test_weights_that_the_last_batch_broke_are_undone_too():
     agent = build_agent("epsilon_greedy", layers=(4,), learning_rate=1e39)  # no float32
     initial_values = read_values(agent)

@@ -127,6 +127,10 @@ class Training:
             error = np.nan
             if "validation" in self._parts:
                 error = mean_squared_error(self._agent, self._parts["validation"], self._options["weights"])
+                if not np.isfinite(error):  # NaN would never be the best epoch, and the agent that of the start
+                    raise FloatingPointError(
+                        f"epoch {row + 1}: validation error must stay finite, got {error} (extreme rewards or features)"
+                    )
             if not network:
                 learned = self._agent.learned_events
                 learned.assign(np.concatenate([learned.numpy(), self._examples.event]))

@@ -70,9 +70,9 @@ def fit(
     The columns are epoch, stage ("network" or "linear"), loss (mean squared error of the batches before they were
     learnt), validation_mse (both weighted as `weights` says; of slates, the agent's own loss) and seconds (of
     training). ValueError for an agent, examples or options that do not fit; more than one pass, or an event that the
-    agent has learnt before, where one pass is right; checkpoints of another training. FloatingPointError for a loss or
-    a weight that is not finite. After this, or any other interruption of an epoch, the agent is what it was after the
-    epoch before.
+    agent has learnt before, where one pass is right; checkpoints of another training. FloatingPointError for a loss, a
+    validation error or a weight that is not finite. After this, or any other interruption of an epoch, the agent is
+    what it was after the epoch before.
 
     Args:
       agent: from `make_agent` with `Specs`; it is trained in place, with the strategy in whose scope it was made.
