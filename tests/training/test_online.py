@@ -18,6 +18,7 @@ from recbandits.environments import StationaryLinearEnvironment
 from recbandits.training import online
 from recbandits.training.online import simulate
 from tests.forks import ForkedPython
+from tests.variables import assert_values, read_values
 
 LEARNERS = ["linucb", "lints", "epsilon_greedy", "neural_linucb", "exp3_mixture"]
 
@@ -192,6 +193,20 @@ def test_checkpoints_of_another_simulation_are_refused_and_kept(tmp_path):
         simulate(environment(), LinUCB(), steps=10, checkpoints=tmp_path, greedy=True)
     description = json.loads((tmp_path / "LinUCB" / "seed-0" / "simulation.json").read_text())
     assert description["agent"] == repr(LinUCB())
+
+
+def test_an_agent_itself_resumes_from_its_own_state_alone(tmp_path):
+    """The checkpoint of an agent that started untrained replaced the state of one that had learnt before."""
+    world = environment()
+    first, equal, trained = (make_agent(LinUCB(), world) for _ in range(3))
+    frame = simulate(world, {"agent": first}, steps=10, checkpoints=tmp_path)
+    assert simulate(world, {"agent": equal}, steps=10, checkpoints=tmp_path).equals(frame)
+    assert_values(equal.variables, read_values(first))
+    simulate(world, {"agent": trained}, steps=5)
+    state = read_values(trained)
+    with pytest.raises(ValueError, match="checkpoints of 'agent' belong to another simulation"):
+        simulate(world, {"agent": trained}, steps=10, checkpoints=tmp_path)
+    assert_values(trained.variables, state)
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,8 @@ class _Simulation:
             settings["slates"] = [environment.num_slots, repr(environment.clicks), environment.feedback]
         if self._greedy:
             settings["greedy"] = True
+        if self._agent is self._source:  # which may have learnt before
+            settings["start"] = compute_digest(read_values(self._agent.variables))
         state = {"agent": self._agent, "environment": environment.state, "history": history, "done": done}
         return open_checkpoints(directory, settings, "simulation", self._label, **state)
 
