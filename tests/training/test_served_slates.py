@@ -160,6 +160,15 @@ def test_trainings_beside_a_policy_are_those_of_their_seed_alone():
     assert_values(weights([1, 2])[1], weights([2])[0])
 
 
+def test_weights_that_are_not_finite_are_refused_by_label_and_seed():
+    """A learning rate of 1e38 turns them infinite at the first step."""
+    environment = make_environment()
+    agents = {"small": Ranking(layers=(4,)), "large": Ranking(layers=(4,), learning_rate=1e38)}
+    policy = make_agent(RandomRanking(), environment).policy
+    with pytest.raises(FloatingPointError, match=r"^large, seed 3: weights must stay finite, .* not after step 5"):
+        next(train_off_policy(environment, policy, agents, 5, [3]))
+
+
 def test_invalid_arguments_are_refused():
     environment = make_environment()
     with pytest.raises(ValueError, match="slates must be a whole number of at least 1, got 0"):

@@ -138,7 +138,8 @@ def train_off_policy(
     `agents` map labels to parameters of slate agents, as `make_agent` takes them. The logging policy may be that of a
     baseline. Each seed has a training of its own: it fixes users, clicks, the policy's draws and the initial weights.
     Yields (seed, agents by label); the agents are those of this seed until the next one is requested. ValueErrors are
-    those of `serve_slates`, when the first seed is requested.
+    those of `serve_slates`, when the first seed is requested. FloatingPointError, with label and seed, for weights that
+    are not finite after the last step.
     """
     _check(environment, steps=steps)
     trained = {label: make_agent(agent, environment) for label, agent in agents.items()}
@@ -161,6 +162,12 @@ def train_off_policy(
             assign_values(agent.variables, read_values(make_agent(agents[label], environment, seed).variables))
         environment.restart(seed)
         loop(tf.constant(seed, tf.int64), tf.constant(0, tf.int64))
+        for label, agent in trained.items():
+            if not all(np.isfinite(value).all() for value in read_values(agent.variables)):
+                raise FloatingPointError(
+                    f"{label}, seed {seed}: weights must stay finite, some are not after step {steps} (extreme "
+                    "features, or too large a learning rate)"
+                )
         yield seed, trained
 
 
