@@ -285,6 +285,15 @@ def test_buckets_are_where_vertex_mounts_them():
     assert (str(paths.record), paths.checkpoints) == ("/gcs/bucket/jobs/1/record.json", None)
 
 
+def test_users_are_beside_a_model_in_the_working_directory(tmp_path, monkeypatch):
+    """A path of one component has no parent to name, and was looked for in the root directory."""
+    monkeypatch.chdir(tmp_path)
+    users = pd.DataFrame({"age": [31]}, pd.Index([7], name="user_id"))
+    JobPaths(model=Path("model"), checkpoints=None, tensorboard=None).write_users(users)
+    for model in ("model", "model/", "./model", tmp_path / "model"):
+        pd.testing.assert_frame_equal(read_users(model), users)
+
+
 @pytest.mark.parametrize(
     ("cluster", "kind", "index", "chief", "replicas"),
     [

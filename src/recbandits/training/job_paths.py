@@ -76,6 +76,6 @@ def read_users(model: str | Path) -> "pd.DataFrame":
 
     from recbandits.serving.manifest import local_directory
 
-    parent = str(model).rstrip("/").rpartition("/")[0]
-    with local_directory(f"{parent}/{_USERS}") as directory:
+    parent, slash, _ = str(model).rstrip("/").rpartition("/")
+    with local_directory(f"{parent}/{_USERS}" if slash else _USERS) as directory:
         return pd.read_parquet(directory / _TABLE)
