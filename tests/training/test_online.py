@@ -213,6 +213,7 @@ def test_an_agent_itself_resumes_from_its_own_state_alone(tmp_path):
     ("changes", "message"),
     [
         ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"steps": 2**32, "points": 2}, r"steps must be fewer than 2\*\*31 - 1 for each of the points, got 4294967296"),
         ({"points": 2.5}, "points must be a whole number of at least 1, got 2.5"),
         ({"agents": {}}, "agents must be at least one, got {}"),
         ({"seeds": [0, 0]}, r"at least one and all different, got \[0, 0\]"),

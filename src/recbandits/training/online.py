@@ -120,6 +120,7 @@ def _divide(environment, agents, seeds, steps, workers):
 def _check(agents, steps, seeds, points):
     require(bool(agents), "agents", "at least one", agents)
     require_each(whole(), steps=steps, points=points)
+    require(steps // points < 2**31 - 1, "steps", "fewer than 2**31 - 1 for each of the points", steps)
     different = isinstance(seeds, list) and 0 < len(seeds) == len(set(seeds))
     require(different, "seeds", "whole numbers, at least one and all different", seeds)
     folders = {_folder_name(label) for label in agents} - {""}
