@@ -43,6 +43,7 @@ POSITIVE = Rule("positive and finite", lambda value: (value > 0) & (value < math
 NON_NEGATIVE = Rule("0 or more and finite", lambda value: (value >= 0) & (value < math.inf))
 PROBABILITY = Rule("in [0, 1]", lambda value: (value >= 0) & (value <= 1))
 POSITIVE_PROBABILITY = Rule("in (0, 1]", lambda value: (value > 0) & (value <= 1))
+SEED = Rule("a whole number from 0 to 2**63 - 1", lambda value: (value >= 0) & (value < 2**63), Integral)
 FRACTION = Rule("in (0, 1)", lambda value: (value > 0) & (value < 1))
 
 

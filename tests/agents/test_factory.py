@@ -172,6 +172,7 @@ def test_propensities_without_a_formula_are_refused(name, agent_name):
         ("linucb", {"alfa": 1.0}, "parameter of linucb must be one of alpha, tikhonov, .*, got 'alfa'"),
         ("lin_ucb", {}, "agent must be one of linucb, lints, .*, got 'lin_ucb'"),
         (parameters.LinUCB(), {"alpha": 1.0}, "parameters must come with a name"),
+        ("linucb", {"seed": -1}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
         (42, {}, "agent must be a name .* or parameters of one, got 42"),
     ],
 )

@@ -225,6 +225,7 @@ class TestStationary(EnvironmentContract):
             ({"num_actions": 1}, "num_actions must be a whole number of at least 2, got 1"),
             ({"context_size": 0}, "context_size must be a whole number of at least 1, got 0"),
             ({"drift": np.inf}, "drift must be finite"),
+            ({"seed": "x"}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got 'x'"),
         ],
     )
     def test_values_outside_their_range_are_refused(self, options, message):

@@ -317,6 +317,7 @@ def test_training_prints_nothing_without_a_terminal(capfd):
     [
         ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
         ({"batch_size": 2.5}, "batch_size must be a whole number of at least 1, got 2.5"),
+        ({"seed": -1}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got -1"),
         ({"patience": 2}, "validation must be examples where there is a patience, got None"),
         ({"weights": "dr"}, "weights must be None or 'ips', got 'dr'"),
         ({"agent": "uniform"}, "agent must have a linear model or a network to learn from logs, got BanditAgent"),

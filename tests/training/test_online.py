@@ -216,6 +216,8 @@ def test_an_agent_itself_resumes_from_its_own_state_alone(tmp_path):
         ({"steps": 2**32, "points": 2}, r"steps must be fewer than 2\*\*31 - 1 for each of the points, got 4294967296"),
         ({"points": 2.5}, "points must be a whole number of at least 1, got 2.5"),
         ({"agents": {}}, "agents must be at least one, got {}"),
+        ({"seeds": [-1]}, r"seeds must be whole numbers from 0 to 2\*\*63 - 1, at least one and .*, got \[-1\]"),
+        ({"seeds": [[1]]}, r"seeds must be whole numbers from 0 to 2\*\*63 - 1, at least one and .*, got \[\[1\]\]"),
         ({"seeds": [0, 0]}, r"at least one and all different, got \[0, 0\]"),
         ({"agents": {"..": LinUCB()}}, r"digits of labels must be different from each other, got \['..'\]"),
         ({"agents": {"a b": LinUCB(), "a-b": LinTS()}}, r"different from each other, got \['a b', 'a-b'\]"),

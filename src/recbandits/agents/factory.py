@@ -41,6 +41,7 @@ def make_agent(agent: Any, environment: Any, seed: int = 0, **values: Any) -> tf
       seed: of initial weights and exploration.
       **values: parameters by name.
     """
+    checks.require_each(checks.SEED, seed=seed)
     if isinstance(agent, str):
         checks.require_each(checks.one_of(_NAMES), agent=agent)
         fields = _NAMES[agent].__dataclass_fields__

@@ -12,7 +12,7 @@ from tf_agents.bandits.environments import bandit_tf_environment
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
-from recbandits.checks import FINITE, NON_NEGATIVE, POSITIVE_PROBABILITY, require_each, whole
+from recbandits.checks import FINITE, NON_NEGATIVE, POSITIVE_PROBABILITY, SEED, require_each, whole
 from recbandits.data.features import GLOBAL, PER_ARM
 
 # Each purpose has a stream of random numbers of its own: noise or masks that are switched on do not change the users.
@@ -74,6 +74,7 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
 
     def __init__(self, time_step_spec: ts.TimeStep, action_spec: tf.TypeSpec, batch_size: int, seed: int = 0):
         require_each(whole(), batch_size=batch_size)
+        require_each(SEED, seed=seed)
         self._make_state(seed, 0)
         super().__init__(time_step_spec, action_spec, batch_size)
 

@@ -11,7 +11,7 @@ from tf_agents.agents.tf_agent import TFAgent
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories.time_step import TimeStep, time_step_spec
 
-from recbandits.checks import require, require_each, whole
+from recbandits.checks import SEED, require, require_each, whole
 from recbandits.data.examples import Examples
 from recbandits.data.features import GLOBAL, PER_ARM
 from recbandits.data.rating_features import RatingFeatures, check_candidates
@@ -95,6 +95,7 @@ def fit(
     """
     parts = {"examples": examples} if validation is None else {"examples": examples, "validation": validation}
     require_each(whole(), epochs=epochs, batch_size=batch_size)
+    require_each(SEED, seed=seed)
     if patience is not None:
         require_each(whole(), patience=patience)
         require(validation is not None, "validation", "examples where there is a patience", validation)

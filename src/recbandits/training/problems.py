@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from recbandits.agents.parameters import NAMES
 from recbandits.agents.ranking.parameters import RANKING_NAMES
-from recbandits.checks import FRACTION, PROBABILITY, Rule, check_fields, one_of, require, require_field, whole
+from recbandits.checks import FRACTION, PROBABILITY, SEED, Rule, check_fields, one_of, require, require_field, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,9 @@ class Problem:
         """Check every field by the rule of its type, or by one that is given."""
         rules = {field.name: rule for field in fields(self) if (rule := _rule(field.type))} | rules
         check_fields(self, serve_epsilon=PROBABILITY, **rules)
-        distinct = all(map(whole(0).accepts, self.seeds)) and 0 < len(self.seeds) == len(set(self.seeds))
-        require_field(self, "seeds", distinct, "different whole numbers of 0 or more")
+        seeds = self.seeds if isinstance(self.seeds, (tuple, list)) else ()
+        distinct = all(map(SEED.accepts, seeds)) and 0 < len(seeds) == len(set(seeds))
+        require_field(self, "seeds", distinct, "different whole numbers from 0 to 2**63 - 1")
 
     def check_agent(self, agent: Any) -> None:
         """Refuse parameters of an agent that cannot be evaluated on the problem."""
