@@ -321,3 +321,11 @@ def test_replicas_that_would_all_do_the_same_are_refused(command, job_dir, capsy
     sentence = "2 replicas share work in `fit --strategy=multi_worker` alone, use 1 here\n"
     assert capsys.readouterr().err == f"recbandits.training.task: {sentence}"
     assert list(job_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("config", ["x", "[]", '{"cluster": {"worker": ["a"]}, "task": {}}', '{"task": {"index": 0}}'])
+def test_a_malformed_cluster_is_refused_in_one_sentence(config, capsys, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    assert task.main(["simulate", "--dry_run"]) == 1
+    sentence = f"TF_CONFIG must be JSON with cluster and task (type, index), got {config!r}\n"
+    assert capsys.readouterr().err == f"recbandits.training.task: {sentence}"

@@ -31,15 +31,21 @@ class JobPaths(NamedTuple):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "JobPaths":
-        """Read AIP_MODEL_DIR, AIP_CHECKPOINT_DIR, AIP_TENSORBOARD_LOG_DIR and TF_CONFIG."""
+        """Read AIP_MODEL_DIR, AIP_CHECKPOINT_DIR, AIP_TENSORBOARD_LOG_DIR and TF_CONFIG; ValueError for another one."""
         names = {path: environment.get(variable) for path, variable in _VARIABLES.items()}
-        config = json.loads(environment.get("TF_CONFIG") or "{}")
-        cluster, task = config.get("cluster", {}), config.get("task", {"type": "chief"})
-        first_worker = task["type"] == "worker" and task["index"] == 0 and "chief" not in cluster
+        text = environment.get("TF_CONFIG") or "{}"
+        try:
+            config = json.loads(text)
+            cluster, task = config.get("cluster", {}), config.get("task", {"type": "chief"})
+            first_worker = task["type"] == "worker" and task["index"] == 0 and "chief" not in cluster
+            replicas = max(1, sum(len(cluster.get(kind, [])) for kind in ("chief", "worker")))
+        except (ValueError, AttributeError, TypeError, KeyError) as error:
+            expected = "JSON with cluster and task (type, index)"
+            raise ValueError(f"TF_CONFIG must be {expected}, got {text!r:.300}") from error
         return cls(
             **{path: mounted(name) if name else None for path, name in names.items()},
             chief=task["type"] == "chief" or first_worker,
-            replicas=max(1, sum(len(cluster.get(kind, [])) for kind in ("chief", "worker"))),
+            replicas=replicas,
         )
 
     @property

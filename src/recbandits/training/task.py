@@ -60,12 +60,13 @@ class Request(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, of the process unless arguments are given, and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    request, paths = parse(arguments), JobPaths.from_environment()
-    if request.options.dry_run:
-        print(*describe(request, paths), sep="\n")
-        return 0
+    request = parse(arguments)
     try:
-        run(request, paths, arguments)
+        paths = JobPaths.from_environment()
+        if request.options.dry_run:
+            print(*describe(request, paths), sep="\n")
+        else:
+            run(request, paths, arguments)
     except (ValueError, KeyError, OSError, ArithmeticError, MemoryError, *_tensorflow_errors()) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         print(f"{_PROGRAM}: {' '.join(str(message).split())}", file=sys.stderr)
