@@ -1,6 +1,5 @@
 """The parameters of agents that choose one arm: names, defaults and limits; importable without TensorFlow."""
 
-import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -156,11 +155,12 @@ class Exp3Mixture:
     reward_range: tuple[float, float] = (0.0, 5.0)
 
     def __post_init__(self):
-        linear = len(self.agents) > 1 and all(isinstance(agent, LinUCB) for agent in self.agents)
+        agents = self.agents if isinstance(self.agents, (tuple, list)) else ()
+        ends = self.reward_range if isinstance(self.reward_range, (tuple, list)) else ()
+        linear = len(agents) > 1 and all(isinstance(agent, LinUCB) for agent in agents)
         checks.require_field(self, "agents", linear, "two or more LinUCB or LinTS")
         checks.check_fields(self, gamma=checks.POSITIVE_PROBABILITY)
-        pair = len(self.reward_range) == 2 and all(map(math.isfinite, self.reward_range))
-        ordered = pair and self.reward_range[0] < self.reward_range[1]
+        ordered = len(ends) == 2 and all(map(checks.FINITE.accepts, ends)) and ends[0] < ends[1]
         checks.require_field(self, "reward_range", ordered, "(lowest, highest), finite, with lowest below highest")
 
 
