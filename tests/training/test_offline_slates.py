@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recbandits.agents.factory import make_agent
 from recbandits.data.examples import Examples
@@ -170,10 +171,13 @@ def test_agents_that_choose_one_arm_have_the_same_summaries(tmp_path):
     data = Examples(slates.context, slates.arm[:, 0], slates.reward[:, 0], ones, ones, slates.event)
     specs = Specs({"global": (SIZE,), "per_arm": (5, SIZE)})
     agent, linear = make_agent("epsilon_greedy", specs, **QUICK), make_agent("linucb", specs)
-    fit(agent, data, epochs=2, tensorboard=tmp_path / "network")
+    for epochs_of_a_training in (3, 2):  # the curves are those of the second one alone
+        fit(agent, data, epochs=epochs_of_a_training, tensorboard=tmp_path / "network")
     error = agent.policy.score_pairs(data.context, data.arm).numpy() - data.reward
     gradient = read_histograms(tmp_path / "network")["gradients/head 2 bias"].percentiles([50])
     np.testing.assert_allclose(gradient[-1, 0], 2 * error.mean(), rtol=1e-4, atol=1e-4)
+    events = EventAccumulator(str(tmp_path / "network"), purge_orphaned_data=False).Reload()
+    assert [event.step for event in events.Tensors("loss")] == [1, 2]
     fit(linear, data, tensorboard=tmp_path / "linear")
     with pytest.raises(ValueError, match="directory must have at least one event file with histograms"):
         read_histograms(tmp_path / "linear")

@@ -82,8 +82,9 @@ class Training:
     def write_summaries(self, directory: str | Path) -> None:
         """Write event files for TensorBoard into a directory, from now on."""
         if get_strategy_of(self._agent).extended.should_save_summary:
-            self._summaries = TrainingSummaries(directory, self._agent, self._examples)
-            if np.isnan(self._history[0, 0]):
+            resumes = not np.isnan(self._history[0, 0])
+            self._summaries = TrainingSummaries(directory, self._agent, self._examples, resumes)
+            if not resumes:
                 self._summaries.write(0)
 
     def run(self) -> pd.DataFrame:

@@ -89,8 +89,9 @@ def fit(
       checkpoints: directory, one for each training; a training that was interrupted continues after its last
         checkpoint to the same end, bit by bit. One is written every ten seconds, and when the training ends, also by an
         error. Several workers need one that all of them see. None for none.
-      tensorboard: directory, one for each training, for its curves and, of a network, histograms of variables and
-        gradients after each epoch (0 is before the first); None for none.
+      tensorboard: directory, one for each training, for its curves and, of an agent with a reward network (not
+        NeuralLinUCB), histograms of variables and gradients after each epoch (0 is before the first). A training that
+        does not resume removes older event files there. None for none.
       xla: whether to compile networks with XLA: seconds of compilation for faster epochs. Not on several replicas.
     """
     parts = {"examples": examples} if validation is None else {"examples": examples, "validation": validation}

@@ -24,8 +24,7 @@ class SimulationSummaries:
     """Curves of one simulation by the number of interactions, in a directory whose older event files are removed."""
 
     def __init__(self, directory: Path):
-        for file in directory.glob("events.out.tfevents.*"):
-            file.unlink()
+        _remove_events(directory)
         self._writer = tf.summary.create_file_writer(str(directory))
 
     def write(self, rows: pd.DataFrame) -> None:
@@ -36,14 +35,18 @@ class SimulationSummaries:
 
 
 class TrainingSummaries:
-    """Curves of one training, and of a network the histograms of every variable and its gradient, once an epoch.
+    """Curves of one training, and of a reward network the histograms of variables and gradients, once an epoch.
+
+    A training that does not resume removes older event files. The encoding of NeuralLinUCB has no histograms.
 
     Graphs that summarise every step are slow. Once an epoch is cheap, whether the epoch is compiled or not: the
     gradient is that of the loss of the first 1,024 examples after the epoch. Only the gradient is a graph: tracing a
     summary of every variable takes seconds, counting what falls into its buckets by NumPy a millisecond.
     """
 
-    def __init__(self, directory: str | Path, agent: TFAgent, examples: Examples | SlateExamples):
+    def __init__(self, directory: str | Path, agent: TFAgent, examples: Examples | SlateExamples, resumes: bool):
+        if not resumes:
+            _remove_events(Path(directory))
         self._writer, self._agent = tf.summary.create_file_writer(str(directory), max_queue=1_000_000), agent
         self._experience = convert_examples(agent, type(examples)(*(part[:_SAMPLE] for part in examples)))
         network = getattr(agent.model, "network", None)
@@ -77,6 +80,11 @@ class TrainingSummaries:
                 predicted = self._agent.model.scores({GLOBAL: context, PER_ARM: arm})
                 loss = tf.reduce_mean(tf.square(experience.reward - predicted))
         return tape.gradient(loss, self._variables)
+
+
+def _remove_events(directory):
+    for file in directory.glob("events.out.tfevents.*"):
+        file.unlink()
 
 
 def _write_scalars(writer, step, values):
