@@ -58,6 +58,14 @@ def test_inverse_gap_shares_the_rest_among_ties():
     np.testing.assert_allclose(p, [[0.4, 0.4, 0.2]])
 
 
+@pytest.mark.parametrize("temperature", [1e-40, 1e-46, 1e-300])
+@pytest.mark.parametrize("convert", [np.asarray, tf.constant])
+def test_temperatures_that_are_no_float32_are_greedy(convert, temperature):
+    scores = convert(np.array([[0.5, 2.0, 1.9]], np.float32))
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(exploration.softmax(scores, None, temperature), [[0.0, 1.0, 0.0]])
+
+
 @each_method
 def test_a_single_available_action_has_probability_1_and_equal_scores_are_uniform(method, value):
     alone = np.array([[False, True, False, False]])

@@ -16,6 +16,7 @@ import numpy as np
 from recbandits.checks import POSITIVE, PROBABILITY, Rule, one_of, require, require_distributions, require_rows
 
 Array = Any  # numpy.ndarray or tensorflow.Tensor
+_COLDEST = float(np.finfo(np.float32).tiny)  # temperature; below, it may be 0 in float32, and 0 / 0 is no probability
 Rng = int | np.random.Generator | None
 
 
@@ -79,6 +80,8 @@ def softmax(scores: Array, mask: Array | None, temperature: float) -> Array:
     """
     xp, scores, mask = as_arrays(scores, mask)
     temperature = _parameter("temperature", temperature, POSITIVE)
+    if isinstance(temperature, float):
+        temperature = max(temperature, _COLDEST)
     weight = xp.exp(-_gap(xp, scores, mask) / temperature)
     return weight / xp.sum(weight, axis=1, keepdims=True)
 
