@@ -223,6 +223,7 @@ class TestStationary(EnvironmentContract):
             ({"reward_offset": float("nan")}, "reward_offset must be finite, got nan"),
             ({"available": 0.0}, r"available must be in \(0, 1\], got 0.0"),
             ({"num_actions": 1}, "num_actions must be a whole number of at least 2, got 1"),
+            ({"num_actions": -1}, "num_actions must be a whole number of at least 2, got -1"),
             ({"context_size": 0}, "context_size must be a whole number of at least 1, got 0"),
             ({"drift": np.inf}, "drift must be finite"),
             ({"seed": "x"}, r"seed must be a whole number from 0 to 2\*\*63 - 1, got 'x'"),

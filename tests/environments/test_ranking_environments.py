@@ -164,6 +164,7 @@ class TestSynthetic(RankingEnvironmentContract):
             ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
             ({"num_slots": 0}, "num_slots must be a whole number of at least 1, got 0"),
             ({"num_items": 3}, "num_items must be more than num_slots, 3, got 3"),
+            ({"num_items": 10.5}, "num_items must be a whole number of at least 1, got 10.5"),
             ({"clicks": "cascade"}, r"clicks must be a click model such as Cascade\(\), got 'cascade'"),
             ({"feedback": "stars"}, "feedback must be one of score_vector, cascading, got 'stars'"),
             ({"context_size": 0}, "context_size must be a whole number of at least 1, got 0"),

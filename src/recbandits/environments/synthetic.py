@@ -34,6 +34,7 @@ class StationaryLinearEnvironment(Environment):
         **options: Any,
     ):
         require_each(whole(), context_size=context_size)
+        require_each(whole(2), num_actions=num_actions)
         require_each(FINITE, drift=drift)
         self._size, self._drift = context_size, drift
         shape = [3 * context_size] if per_arm else [num_actions, 1 + context_size]
@@ -78,7 +79,7 @@ class SyntheticRankingEnvironment(RankingEnvironment):
     def __init__(
         self, num_items: int = 20, num_slots: int = 5, context_size: int = 4, batch_size: int = 8, **options: Any
     ):
-        require_each(whole(), context_size=context_size)
+        require_each(whole(), context_size=context_size, num_items=num_items)
         theta = np.random.default_rng(0).normal(size=2 * context_size)
         self._theta = tf.constant(SCALE * theta / np.linalg.norm(theta), tf.float32)
         self._size = context_size
