@@ -1,5 +1,7 @@
 """One SQLite file that many connections of many processes write to: no commit is lost."""
 
+import shutil
+
 import pytest
 
 from recbandits.platforms.local.sqlite import Database
@@ -67,3 +69,16 @@ def test_tables_that_are_new_in_the_schema_are_added(file):
     with grown.write() as connection:
         connection.execute("INSERT INTO ages VALUES (7)")
     assert _other(file) == ["a"]
+
+
+@pytest.mark.parametrize("remade", [True, False])
+def test_what_is_written_after_the_file_was_removed_is_in_the_one_that_others_read(file, remade):
+    """As after the clean-up of another process, whether it has made the file again or not."""
+    database, names = Database(file, _SCHEMA), ["b", "c"]
+    _write(database, "a")
+    shutil.rmtree(file.parent)
+    if remade:
+        names = [*_other(file, "a"), *names]
+    _write(database, "b")
+    _write(database, "c")
+    assert _other(file) == names

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -149,6 +150,16 @@ def test_dropped_rows_vanish_from_the_copies_of_other_objects(file):
     warehouse.drop_before(time_at(10))
     warehouse.write([decision("new", 20)])
     assert other.decisions(START, time_at(100), join(1, 0.0))["event_id"].to_pylist() == ["new"]
+
+
+def test_a_file_made_anew_in_place_of_another_is_queried_from_its_first_row(file):
+    """Both have one row, so that the number of the last one tells nothing."""
+    warehouse = LocalWarehouse(file)
+    warehouse.write([decision("old", 0)])
+    assert warehouse.state()["interactions"]["rows"] == 1
+    shutil.rmtree(file.parent)
+    LocalWarehouse(file).write([decision("new", 0)])
+    assert warehouse.decisions(START, time_at(100), join(1, 0.0))["event_id"].to_pylist() == ["new"]
 
 
 def use_in_child(warehouse, pipe):

@@ -21,7 +21,11 @@ _CHECKPOINT = 500  # commits of one connection between two checkpoints
 
 
 class Database:
-    """One file, created with its tables, for its owner alone, when it is first used; each thread has a connection."""
+    """One file, created with its tables, for its owner alone, when it is used and not there.
+
+    Each thread has a connection, and another one when the file was replaced or removed, as `clean_up` of another
+    process does.
+    """
 
     def __init__(self, file: str | Path, schema: str) -> None:
         self.file, self._schema, self._thread = Path(file), schema, threading.local()
@@ -61,15 +65,22 @@ class Database:
             why = f"{denied} {checks.EXPECTED}" if (denied := _denied(self.file)) else checks.reason(error)
             raise PlatformError(f"{self.file} could not be {action}: {why}") from error
 
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """Device and number of the file to which the last transaction of this thread was connected."""
+        return self._thread.identity
+
     def _connect(self) -> sqlite3.Connection:
         """Return the connection of this thread; a forked process leaves that of its parent alone."""
         thread = self._thread
-        if getattr(thread, "process", None) != os.getpid():
+        forked = getattr(thread, "process", None) != os.getpid()
+        if forked or thread.identity != _identity(self.file):
             self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             require_local(self.file.parent)
             # A file that exists is not opened here: to close it would drop the locks of this process's connections.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            identity = _identity(self.file)  # read first: a file that replaces it meanwhile is another one
             connection = sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None)
             if (mode := _use_log(connection, self.file)) != "wal":
                 raise sqlite3.OperationalError(f"journal_mode must be wal, got {mode}: move it to a local disk")
@@ -80,9 +91,19 @@ class Database:
                 expected, names = (set(each.execute("SELECT name FROM sqlite_master")) for each in (empty, connection))
             if not expected <= names:  # a reader must not wait for a writer
                 connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; COMMIT")
-            thread.inherited, thread.connection = getattr(thread, "connection", None), connection
-            thread.process, thread.commits = os.getpid(), 0
+            if forked:
+                thread.inherited = getattr(thread, "connection", None)
+            thread.connection, thread.process, thread.identity, thread.commits = connection, os.getpid(), identity, 0
         return thread.connection
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Return device and number of a file, which no other one gets while it is open; None where there is none."""
+    try:
+        status = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _use_log(connection: sqlite3.Connection, file: Path) -> str:

@@ -76,7 +76,8 @@ class LocalWarehouse(Warehouse):
         """Return the connection to the copy, which has every row that is committed by now."""
         with self._database.read() as connection:
             (state,) = connection.execute("PRAGMA user_version").fetchone()
-            owner = os.getpid(), state  # a forked process, and one that rows were taken from, needs another copy
+            # A forked process, one that rows were taken from, and another file need another copy.
+            owner = os.getpid(), state, self._database.identity
             if self._copy is None or self._copy.owner != owner:
                 # To close that of the parent process would wait for threads that are not in this one.
                 self._inherited = self._copy if self._copy and self._copy.owner[0] != owner[0] else None
