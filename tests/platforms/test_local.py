@@ -71,6 +71,17 @@ def test_clean_up_ends_what_runs_and_removes_what_was_made_meanwhile(platform, t
     assert platform.clean_up(dry_run=False) == []
 
 
+def test_what_is_made_again_after_a_clean_up_is_removed_by_the_next_one(platform):
+    for _ in range(2):
+        platform.create()
+        platform.warehouse.create()
+        topic = platform.messages.topic("rewards")
+        platform.messages.subscription("rewards", topic)
+        removed = {outcome.name for outcome in platform.clean_up(dry_run=False)}
+        assert removed == {*DIRECTORIES, "warehouse", "messages"}
+        assert list(platform.config.artifacts_dir.iterdir()) == []
+
+
 def test_artifacts_that_cannot_hold_a_directory_are_refused(tmp_path):
     (tmp_path / "notes").write_text("a file")
     platform = LocalPlatform(Config(artifacts=str(tmp_path / "notes")))

@@ -63,6 +63,8 @@ class LocalPlatform:
 
         with one_sentence("artifacts", "read"):
             names = [name for name in reversed(_PARTS) if (self._path(name) / MARK).is_file()]
+        for service in () if dry_run else vars(self).keys() - {"config"}:
+            delattr(self, service)  # it is made again with its directory, which then bears the mark
         for name in () if dry_run else names:
             with one_sentence(f"directory {self._path(name)}", "removed"):
                 for unit in units_below(self._path(name)):
