@@ -82,6 +82,20 @@ def test_what_is_made_again_after_a_clean_up_is_removed_by_the_next_one(platform
         assert list(platform.config.artifacts_dir.iterdir()) == []
 
 
+@pytest.mark.parametrize("service", ["jobs", "experiments"])
+def test_clean_up_removes_the_runs_of_a_service_that_is_used_before_create(platform, service):
+    if service == "jobs":
+        platform.jobs.unit("slow").start([sys.executable, "-c", "import time; time.sleep(100)"], {})
+        members = list(platform.jobs.unit("slow").members())
+    else:
+        platform.experiments.run("search", "first").log_metrics({"reward": 1.0})
+        members = []
+    platform.create()
+    assert "runs" in [outcome.name for outcome in platform.clean_up(dry_run=False)]
+    assert psutil.wait_procs(members, timeout=5)[1] == []
+    assert list(platform.config.artifacts_dir.iterdir()) == []
+
+
 def test_artifacts_that_cannot_hold_a_directory_are_refused(tmp_path):
     (tmp_path / "notes").write_text("a file")
     platform = LocalPlatform(Config(artifacts=str(tmp_path / "notes")))

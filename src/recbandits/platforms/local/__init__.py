@@ -37,8 +37,8 @@ class LocalPlatform:
     """
 
     name = "local"
-    jobs = _service("jobs", "LocalJobs")
-    experiments = _service("experiments", "LocalExperiments")
+    jobs = _service("jobs", "LocalJobs", "runs")
+    experiments = _service("experiments", "LocalExperiments", "runs")
     pipelines = _service("pipelines", "LocalPipelines", "pipelines")
     endpoints = _service("endpoints", "LocalEndpoints", "endpoints")
     messages = _service("messages", "LocalMessages", "messages")
