@@ -244,6 +244,11 @@ class WarehouseContract:
         assert warehouse.counts(START, time_at(10), join(10))._asdict()["total"] == 1
         warehouse.forget("unknown")
         assert warehouse.state()["rewards"]["rows"] == 1
+        for user in (2.0, None, "", ["2"]):
+            with pytest.raises(ValueError, match=r"^user_id must be text or a whole number, got "):
+                warehouse.forget(user)
+        warehouse.forget(2)
+        assert warehouse.state()["interactions"]["rows"] == 0
 
     def test_queries_have_a_view_and_parameters(self, warehouse):
         warehouse.write([decision("a", 0), reward("a", 1.5, 4.0), decision("b", 2, version="b")])

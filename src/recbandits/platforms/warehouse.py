@@ -18,7 +18,7 @@ import pyarrow as pa
 from recbandits import checks
 from recbandits.platforms import warehouse_sql as sql
 from recbandits.records import REPORT_RULES, Interaction, Verdict, arrow_schema
-from recbandits.records.fields import TIME
+from recbandits.records.fields import TIME, read_id
 from recbandits.records.records import Record
 
 _LONGEST = 10**9  # seconds, 32 years; so that a time plus a window is a time
@@ -162,9 +162,9 @@ class Warehouse(ABC):
         """Forget decisions, rewards and quarantined messages from before a time; with a decision all of its event."""
         self._delete(sql.DROP, {"time": TIME.accept("time", time)})
 
-    def forget(self, user_id: str) -> None:
-        """Forget a user, text: the decisions for this user, and their rewards."""
-        self._delete(sql.FORGET, {"user": user_id})
+    def forget(self, user_id: str | int) -> None:
+        """Forget a user, text or a whole number: the decisions for this user, and their rewards."""
+        self._delete(sql.FORGET, {"user": read_id("user_id", user_id)})
 
     def _query_joined(self, statement, start, end, rule):
         text = statement.format(joined=sql.joined(rule.take, rule.default is not None))
