@@ -216,6 +216,12 @@ def test_the_account_that_serves_may_publish_to_the_topic_where_it_logs(endpoint
     assert cloud.requests("SetIamPolicy") == [{"resource": TOPIC, "policy": {"bindings": [binding]}}]
 
 
+def test_a_topic_without_its_full_name_is_refused_before_anything_is_made(endpoints, cloud):
+    with pytest.raises(ValueError, match=r"^topic must be 'projects/<project>/topics/<topic>' or None, got 'events'$"):
+        endpoints.create(topic="events")
+    assert cloud.calls == []
+
+
 def test_a_step_that_may_not_give_roles_finds_the_endpoint_all_the_same(endpoints, cloud, caplog):
     cloud.answers["GetIamPolicy"] = exceptions.PermissionDenied("pubsub.topics.getIamPolicy")
     assert endpoints.create(topic=TOPIC).resource_name == NAME

@@ -96,6 +96,14 @@ def test_a_name_that_is_none_is_refused(config, name):
         LocalPlatform(config).endpoints.create(name)
 
 
+@pytest.mark.parametrize("topic", ["events", "", "projects/local/topics/", "projects/local/topic/events", 7])
+def test_a_topic_without_its_full_name_is_refused_before_anything_is_made(config, topic):
+    """Its decisions would be logged to no subscription, and answered all the same."""
+    with pytest.raises(ValueError, match=r"^topic must be 'projects/<project>/topics/<topic>' or None, got "):
+        LocalPlatform(config).endpoints.create("silent", topic)
+    assert not list((config.artifacts_dir / "endpoints").glob("silent*"))
+
+
 class TestLocalEndpoints(EndpointsContract):
     """The contract that Vertex AI's endpoints keep too; `endpoint` and `exported` are fixtures."""
 

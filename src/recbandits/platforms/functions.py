@@ -17,6 +17,11 @@ from recbandits.platforms.jobs import NAME
 ATTEMPTS = 10  # deliveries of a message before it goes to the dead letters
 EVENT = "google.cloud.pubsub.topic.v1.messagePublished"
 TOPIC = r"projects/[^/]+/topics/[^/]+"  # full name
+TOPIC_OR_NONE = Rule(
+    "'projects/<project>/topics/<topic>' or None",
+    lambda topic: topic is None or (isinstance(topic, str) and re.fullmatch(TOPIC, topic)),
+    object,
+)
 _CRON = r"([\d*,/-]+ ){4}[\d*,/-]+"
 
 
@@ -37,10 +42,9 @@ class Function:
         object.__setattr__(self, "source", Path(self.source).absolute())
         object.__setattr__(self, "environment", dict(self.environment))
         texts = [text for pair in self.environment.items() for text in pair]
-        named = self.topic is None or re.fullmatch(TOPIC, self.topic) is not None
         check_fields(self, name=NAME, target=Rule("a Python name", str.isidentifier, str))
         require_field(self, "source", (self.source / "main.py").is_file(), "a directory with main.py")
-        require_field(self, "topic", named, "'projects/<project>/topics/<topic>' or None")
+        check_fields(self, topic=TOPIC_OR_NONE)
         require_field(self, "environment", all(isinstance(text, str) for text in texts), "a dict of texts")
 
 

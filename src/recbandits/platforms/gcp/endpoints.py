@@ -7,8 +7,10 @@ from pathlib import Path
 
 from google.api_core.exceptions import NotFound
 
+from recbandits.checks import require_each
 from recbandits.config import Config
 from recbandits.platforms.endpoints import Endpoint, in_context, with_version
+from recbandits.platforms.functions import TOPIC_OR_NONE
 from recbandits.platforms.gcp.cloud import Service, bucket_of, explained, have, location, upload, vertex
 from recbandits.platforms.gcp.messages import GcpMessages
 from recbandits.platforms.gcp.models import MACHINE, have_model, predict_batch
@@ -32,9 +34,10 @@ class GcpEndpoints(Service):
         """See `Endpoints.create`; decisions of what is deployed from here are logged, and the account may publish them.
 
         An endpoint that is there stays as it is: where it is not sticky, Vertex AI draws a version for each request.
-        Only one without a version becomes sticky. ValueError for a name that Vertex AI would refuse; PlatformError if
-        the endpoint splits requests, or Vertex AI refuses.
+        Only one without a version becomes sticky. ValueError for a name that Vertex AI would refuse, or a topic without
+        its full name; PlatformError if the endpoint splits requests, or Vertex AI refuses.
         """
+        require_each(TOPIC_OR_NONE, topic=topic)
         name, config = self._name(name), self._config
         kind, labels = vertex(config).Endpoint, config.labels | (_STICKY if sticky else {})
         with explained(f"endpoint {name}"):

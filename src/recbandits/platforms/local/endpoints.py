@@ -18,6 +18,7 @@ from pathlib import Path
 from recbandits import checks
 from recbandits.config import Config
 from recbandits.platforms.endpoints import Endpoint, in_context, with_version
+from recbandits.platforms.functions import TOPIC_OR_NONE
 from recbandits.platforms.jobs import check_name
 from recbandits.platforms.local.files import in_turn, one_sentence, private, write_json
 from recbandits.platforms.local.units import Unit
@@ -65,6 +66,7 @@ class LocalEndpoints:
         Decisions are logged before they are answered, to a topic of `LocalMessages`; a server that logs elsewhere is
         started anew. The sentence of a PlatformError ends with what a server that did not start has written last.
         """
+        checks.require_each(TOPIC_OR_NONE, topic=topic)
         endpoint = self._endpoint(name)
         endpoint.start(topic)
         return endpoint
