@@ -775,6 +775,35 @@ def test_a_file_that_is_no_socket_is_not_replaced_by_one(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("variables", "arguments", "sentence"),
+    [
+        ({"AIP_HTTP_PORT": "99999"}, [], "AIP_HTTP_PORT must be a whole number from 1 to 65535, got '99999'"),
+        ({"AIP_HTTP_PORT": "0"}, [], "AIP_HTTP_PORT must be a whole number from 1 to 65535, got '0'"),
+        ({"AIP_HTTP_PORT": "abc"}, [], "AIP_HTTP_PORT must be a whole number from 1 to 65535, got 'abc'"),
+        ({"AIP_HEALTH_ROUTE": "health"}, [], "AIP_HEALTH_ROUTE must be a path that begins with '/', got 'health'"),
+        ({"AIP_PREDICT_ROUTE": ""}, [], "AIP_PREDICT_ROUTE must be a path that begins with '/', got ''"),
+        (
+            {"AIP_PREDICT_ROUTE": "/health"},
+            [],
+            "AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE must be two paths, and none of /live, /metrics, /openapi.json and "
+            "/release, got ('/health', '/health')",
+        ),
+        ({"AIP_STORAGE_URI": "/nope"}, [], "there is nothing at /nope"),
+        (
+            {},
+            ["--uds=/nope/s"],
+            "uds must be a path at which a socket can be made, got '/nope/s': [Errno 2] No such file or directory",
+        ),
+    ],
+)
+def test_a_server_that_cannot_start_says_why_in_one_sentence(tmp_path, variables, arguments, sentence):
+    command = [sys.executable, "-m", "recbandits.serving.server", *arguments]
+    environment = os.environ | {"AIP_STORAGE_URI": str(tmp_path), "AIP_HTTP_PORT": str(free_port())} | variables
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"the server could not start: {sentence}\n")
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status", "sentence"),
     [
         ("GET", "/predict", 405, "method must be POST, got 'GET'"),

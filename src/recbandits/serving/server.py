@@ -13,6 +13,7 @@ import ctypes
 import hmac
 import json
 import os
+import re
 import socket
 import sys
 from asyncio import Transport
@@ -28,6 +29,7 @@ from starlette.responses import Response as HttpResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from recbandits.checks import require
 from recbandits.serving.handler import BanditHandler, problem, read_body
 from recbandits.serving.schemas import RefusalError, ReleaseDocument, openapi
 from recbandits.serving.versions import TrafficSplit
@@ -133,6 +135,8 @@ class Application:
         self._handler, self._token = handler, settings.get(TOKEN_VARIABLE, "")
         self._semaphore = asyncio.Semaphore(1)
         health, predict = settings["AIP_HEALTH_ROUTE"], settings["AIP_PREDICT_ROUTE"]
+        for name in ("AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE"):
+            require(settings[name].startswith("/"), name, "a path that begins with '/'", settings[name])
         document = openapi(health, predict)
         self._routes: dict[str, dict[str, Callable]] = {
             predict: {"POST": handler.handle},
@@ -142,6 +146,8 @@ class Application:
             "/openapi.json": {"GET": lambda _: JSONResponse(document)},
             "/release": {"GET": self._show_release, "PUT": self._put_release, "DELETE": self._delete_release},
         }
+        names, others = "AIP_HEALTH_ROUTE and AIP_PREDICT_ROUTE", "/live, /metrics, /openapi.json and /release"
+        require(len(self._routes) == 6, names, f"two paths, and none of {others}", (health, predict))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan of the server."""
@@ -219,7 +225,10 @@ async def _trim_memory():
 
 
 def create() -> Application:
-    """Build the ASGI application and load the policy at AIP_STORAGE_URI; a ValueError says why it cannot be served."""
+    """Build the ASGI application and load the policy at AIP_STORAGE_URI.
+
+    A ValueError says why it cannot be served, or which variable is wrong.
+    """
     settings = DEFAULTS | os.environ
     sys.setswitchinterval(_SWITCH_INTERVAL)
     return Application(BanditHandler(settings.get("AIP_STORAGE_URI")), settings)
@@ -235,27 +244,40 @@ def main() -> None:
     if arguments.openapi:
         print(json.dumps(openapi(DEFAULTS["AIP_HEALTH_ROUTE"], DEFAULTS["AIP_PREDICT_ROUTE"]), indent=2))
         return
-    config = uvicorn.Config(
-        f"{__spec__.name}:create",
-        factory=True,
-        host=arguments.host,
-        port=int(os.environ.get("AIP_HTTP_PORT", DEFAULTS["AIP_HTTP_PORT"])),
-        http=BoundedProtocol,
-        ws="none",
-        access_log=False,
-        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT,
-    )
-    uvicorn.Server(config).run(sockets=[_bind(arguments.uds)] if arguments.uds else None)
+    try:
+        config = uvicorn.Config(
+            f"{__spec__.name}:create",
+            factory=True,
+            host=arguments.host,
+            port=_read_port((DEFAULTS | os.environ)["AIP_HTTP_PORT"]),
+            http=BoundedProtocol,
+            ws="none",
+            access_log=False,
+            timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT,
+        )
+        sockets = [_bind(arguments.uds)] if arguments.uds else None
+        config.load()  # which calls `create`
+    except (ValueError, OSError) as error:
+        sys.exit(f"the server could not start: {error}")
+    uvicorn.Server(config).run(sockets)
+
+
+def _read_port(text):
+    known = re.fullmatch("[0-9]{1,5}", text) is not None and 1 <= int(text) <= 65_535
+    require(known, "AIP_HTTP_PORT", "a whole number from 1 to 65535", text)
+    return int(text)
 
 
 def _bind(path):
-    """Return a socket at a path, in place of one that a server left there."""
+    """Return a socket at a path, in place of one that a server left there; a ValueError says why there is none."""
     listener, mask = socket.socket(socket.AF_UNIX), os.umask(0o177)
     try:
         if Path(path).is_socket():
             os.unlink(path)
         listener.bind(path)
         listener.listen()
+    except OSError as error:
+        raise ValueError(f"uds must be a path at which a socket can be made, got {path!r}: {error}") from error
     finally:
         os.umask(mask)
     return listener
