@@ -1,12 +1,17 @@
 """The configuration: accepted settings, derived names, and its file."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbandits.config import SETTINGS, Config
+from recbandits.__main__ import describe_configuration
+from recbandits.config import SETTINGS, VARIABLES, Config
+from tests import commands
 
 PREFIXES = st.from_regex(r"[a-z](-?[a-z0-9]){0,8}", fullmatch=True).filter(lambda text: not text.startswith("goog"))
 CONFIGS = st.builds(
@@ -86,6 +91,8 @@ def test_names_derive_from_prefix_and_version():
         ({"version": "v1.0"}, "version must be 1 to 8 .* got 'v1.0'"),
         ({"version": 2}, "version must be .* got 2"),
         ({"artifacts": ""}, "artifacts must be a directory on this machine, got ''"),
+        ({"platform": ["local"]}, r"platform must be 'local' or 'gcp', got \['local'\]"),
+        ({"artifacts": "~no-such-user/x"}, "artifacts must be a directory on this machine, got '~no-such-user/x'"),
         ({"artifacts": "gs://bucket/run"}, "artifacts must be a directory on this machine"),
     ],
 )
@@ -188,3 +195,30 @@ def test_each_role_has_an_account_of_its_own():
     assert len({config.account(role) for role in ("train", "serve", "function", "build")}) == 4
     with pytest.raises(ValueError, match="role must be one of train, serve, function, build, got 'owner'"):
         config.account("owner")
+
+
+def test_the_report_names_the_file_that_is_not_there_and_variables_that_nothing_reads(tmp_path, monkeypatch):
+    assert dict(describe_configuration())["configuration"] == "defaults, because there is no recbandits.toml"
+    monkeypatch.setenv("RECBANDITS_CONFIG", f"{tmp_path}/mine.toml")
+    monkeypatch.setenv("RECBANDITS_PREFX", "lab")
+    monkeypatch.setenv("RECBANDITS_QQ", "1")
+    rows = list(describe_configuration())
+    assert dict(rows)["configuration"] == f"defaults, because there is no {tmp_path}/mine.toml"
+    first, second = [text for name, text in rows if name == "variable"]
+    assert first == "RECBANDITS_PREFX is unknown: did you mean 'RECBANDITS_PREFIX'?"
+    assert second.startswith("RECBANDITS_QQ is unknown: known variables are RECBANDITS_PLATFORM, RECBANDITS_PROJECT,")
+
+
+def test_every_variable_in_the_code_and_in_the_images_is_known():
+    root = Path(__file__).parents[1]
+    files = [*(root / "src").rglob("*.py"), root / "docker" / "Dockerfile"]
+    found = {name for file in files for name in re.findall(r"RECBANDITS_[A-Z_]*[A-Z]", file.read_text("utf-8"))}
+    assert found <= set(VARIABLES)
+    assert {name.removeprefix("RECBANDITS_").lower() for name in set(VARIABLES) - found} <= set(SETTINGS)
+
+
+def test_the_report_has_help_and_refuses_arguments():
+    assert commands.run(sys.executable, "-m", "recbandits", "--help").startswith("usage: python -m recbandits [-h]")
+    ended = subprocess.run([sys.executable, "-m", "recbandits", "--bogus"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "unrecognized arguments: --bogus" in ended.stderr

@@ -1,5 +1,6 @@
 """Print what this installation has, and what to do next: python -m recbandits."""
 
+import argparse
 import os
 import platform
 from collections.abc import Iterator
@@ -9,9 +10,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import recbandits
-from recbandits.config import Config, find_file
-from recbandits.data import movielens, open_bandit
-from recbandits.data.download import find_cache
+from recbandits.config import Config, describe_file, describe_unknown_variables
+from recbandits.data import download, movielens, open_bandit
 from recbandits.notebook import TF_AGENTS
 
 CHECKOUT = Path(recbandits.__file__).parents[2]
@@ -53,14 +53,14 @@ def describe_data(variable: str, pattern: str) -> str:
     if named := os.environ.get(variable):
         folder = Path(named).expanduser()
         return f"{folder}, from {variable}" if folder.is_dir() else f"{variable} names {folder}, which is no directory"
-    cached = ", ".join(sorted(map(str, find_cache(None).glob(pattern))))
+    cached = ", ".join(sorted(map(str, download.find_cache(None).glob(pattern))))
     return cached or f"not found; set {variable}, or let it be downloaded; without network a synthetic set stands in"
 
 
 def describe_configuration() -> Iterator[tuple[str, str]]:
     """Yield the rows on the configuration."""
-    file = find_file()
-    yield "configuration", str(file) if file.exists() else "defaults, because there is no recbandits.toml"
+    yield "configuration", describe_file()
+    yield from (("variable", sentence) for sentence in describe_unknown_variables())
     try:
         config = Config.load()
     except ValueError as error:
@@ -90,6 +90,7 @@ def report() -> Iterator[tuple[str, str]]:
 
 def main() -> None:
     """Print the report in aligned lines."""
+    argparse.ArgumentParser(prog="python -m recbandits", description=__doc__).parse_args()
     rows = list(report())
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{name:<{width}}  {text}" for name, text in rows))

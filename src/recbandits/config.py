@@ -78,12 +78,14 @@ class Config:
     folder: Path | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        checks.require(self.platform in PLATFORMS, "platform", " or ".join(map(repr, PLATFORMS)), self.platform)
+        checks.require(self.platform in tuple(PLATFORMS), "platform", " or ".join(map(repr, PLATFORMS)), self.platform)
         if self.platform == "gcp" and self.project == "":
             raise ValueError("project must be set when platform is 'gcp': give the id of a Google Cloud project")
         optional = [name for name in ("project", "alert_email") if getattr(self, name) != ""]
         for name in ("region", "prefix", "version", "artifacts", *optional):
             _check(name, getattr(self, name))
+        known = not os.path.expanduser(self.artifacts).startswith("~")  # "~name" of no user
+        checks.require(known, "artifacts", _RULES["artifacts"][1], self.artifacts)
 
     @classmethod
     def load(cls, path: str | os.PathLike | None = None) -> Self:
@@ -162,6 +164,11 @@ class Config:
 
 
 SETTINGS = tuple(item.name for item in fields(Config) if item.compare)
+_OTHERS = (  # variables of other modules and of the images, without "RECBANDITS_"
+    *("CONFIG", "CACHE", "MOVIELENS", "OPEN_BANDIT", "ACCELERATOR", "START", "SETTINGS", "FEATURES", "USERS"),
+    *("ADMIN_TOKEN", "RELEASE", "EVENT_TOPIC", "EVENT_SINK", "EVENT_SPOOL"),
+)
+VARIABLES = tuple(f"RECBANDITS_{name.upper()}" for name in (*SETTINGS, *_OTHERS))
 
 
 def count_cores() -> int:
@@ -175,6 +182,25 @@ def find_file() -> Path:
         return Path(named)
     files = [folder / FILE_NAME for folder in (Path.cwd(), *Path.cwd().parents)]
     return next((file for file in files if file.is_file()), files[0])
+
+
+def describe_file() -> str:
+    """Return the path of the configuration file, or that the defaults hold because it is not there."""
+    file = find_file()
+    return str(file) if file.exists() else f"defaults, because there is no {os.environ.get(FILE_VARIABLE) or FILE_NAME}"
+
+
+def describe_unknown_variables() -> list[str]:
+    """List a sentence on each variable RECBANDITS_... of the environment that nothing reads."""
+    unknown = sorted(name for name in os.environ if name.startswith("RECBANDITS_") and name not in VARIABLES)
+    return [f"{name} is unknown: {_hint(name, VARIABLES, 'variables', 'RECBANDITS_')}" for name in unknown]
+
+
+def _hint(name, known, kind, prefix=""):
+    """Return the known name that is nearest to another one, but for the prefix of all of them, or all known ones."""
+    ends = {each.removeprefix(prefix): each for each in known}
+    near = difflib.get_close_matches(name.removeprefix(prefix), ends, n=1)
+    return f"did you mean {ends[near[0]]!r}?" if near else f"known {kind} are {', '.join(known)}"
 
 
 def _refuse_directory(file: Path) -> None:
@@ -191,7 +217,5 @@ def _read(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not valid TOML: {error}") from error
     for key in settings:
         if key not in SETTINGS:
-            near = difflib.get_close_matches(key, SETTINGS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(SETTINGS)}"
-            raise ValueError(f"{file} has an unknown key {key!r}: {hint}")
+            raise ValueError(f"{file} has an unknown key {key!r}: {_hint(key, SETTINGS, 'keys')}")
     return settings
