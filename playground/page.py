@@ -99,7 +99,8 @@ class LivePage(Page):
         answer = Button(label="Let the simulated user rate", button_type="primary", width=190)
         replay = Button(label=f"Replay {REPLAY:,} interactions", button_type="success", width=180)
         again = Button(label="Start again with other users", width=190)
-        movies = [(str(movie), f"{title} · {catalogue.genres[movie]}") for movie, title in catalogue.titles.items()]
+        labels = catalogue.titles + " · " + catalogue.genres
+        movies = [(str(movie), escape(label)) for movie, label in labels.items()]  # MultiChoice takes them for HTML
         titles = "movies that the user gives 5 stars", "movies that the user gives 1 star"
         self._liked, self._disliked = (MultiChoice(title=title, options=movies, **_WIDE) for title in titles)
         described = Button(label="Choose this user", width=220)
@@ -197,7 +198,7 @@ def make_slider(title: str, values: tuple[str, ...], value: str, width: int = 19
 
 
 def _text(name):
-    return Div(name=name, stylesheets=[_TABLE], **_WIDE)
+    return Div(name=name, stylesheets=[_TABLE], disable_math=True, **_WIDE)
 
 
 def _line(*parts, name):

@@ -12,9 +12,14 @@ from urllib.parse import urlsplit
 
 import pytest
 import websocket
+from bokeh.document import Document
+from bokeh.embed import file_html
+from bokeh.models import MultiChoice
+from bokeh.resources import INLINE
 
 from playground.catalogue import CANDIDATES, Catalogue
 from playground.export import Choices, export
+from playground.page import LivePage
 from playground.pictures import POINTS
 from recbandits.data import movielens, synthetic
 from tools.lock import ROOT
@@ -138,6 +143,20 @@ def test_a_person_rates_replays_and_compares_agents(url, page):
 
     assert_it_fits_a_telephone(page)
     assert page.hosts == {urlsplit(url).netloc}
+
+
+def test_a_title_with_html_is_text_in_the_lists_of_movies(page):
+    catalogue, title = Catalogue(synthetic.generate()), '<img src=x onerror="window.injected = true"> & Sons'
+    catalogue.titles.iloc[0] = title
+    document = Document()
+    LivePage(document, catalogue)
+    for choice in document.select({"type": MultiChoice}):
+        page.set_content(file_html(choice, INLINE))
+        page.locator("input.choices__input").click()
+        movie = page.locator(".choices__list--dropdown .choices__item").first
+        movie.wait_for()
+        assert movie.inner_text().startswith(f"{title} · ")
+        assert not page.evaluate("window.injected")
 
 
 def test_the_page_needs_the_token(url):
