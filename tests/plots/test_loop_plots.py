@@ -58,6 +58,22 @@ def test_propensities_with_an_alarm_are_of_another_colour():
     np.testing.assert_allclose(right.get_lines()[0].get_xdata(), [0.1, 0.01])
 
 
+@pytest.mark.parametrize(
+    ("row", "end"),
+    [
+        ((100, 5.0, 4.0, np.inf, 0.1, "wrong"), 5.5),
+        ((100, 0.5, 0.4, 0.6, 0.1, "wrong"), 1.1),
+        ((100, 1.2, 0.1, np.inf, 0.1, ""), 3.3),
+        ((0, np.nan, np.nan, np.nan, np.nan, ""), 1.1),
+    ],
+)
+def test_every_ratio_and_its_expectation_are_inside_the_axis(row, end):
+    """The axis ends 10 % beyond the ratio, the expectation 1 and the interval, of which it shows no more than 3."""
+    columns = ["decisions", "ratio", "low", "high", "smallest", "alarm"]
+    left, _ = plots.propensities(pd.DataFrame([row], ["a" * 16], columns)).axes
+    assert left.get_xlim() == pytest.approx((0, end))
+
+
 @pytest.mark.parametrize("error", [1.5, np.nan])
 def test_drift_marks_the_periods_with_an_alarm(error):
     names = ["reward", "low", "high", "error", "error_low", "error_high"]

@@ -11,7 +11,7 @@ from recbandits.plots.style import BESIDE, COLOURS, REFERENCE, band, coloured, f
 _REFERENCES = {"oracle": ("oracle", "--"), "uniform": ("uniform random policy", ":")}
 _KINDS = {"deployed": COLOURS[2], "held": COLOURS[1], "refused": COLOURS[7], "ramped": COLOURS[4]}
 _KINDS |= {"promoted": COLOURS[0], "rolled back": COLOURS[3], "withdrawn": COLOURS[1]}
-_LARGEST_RATIO = 3.0  # drawn, of a ratio whose expectation is 1
+_LARGEST_END = 3.0  # of an interval that widens the axis; few decisions have no upper end
 
 
 def rewards(table: pd.DataFrame, title: str | None = None) -> Figure:
@@ -102,7 +102,8 @@ def propensities(table: pd.DataFrame, title: str | None = None) -> Figure:
             colour = _KINDS["refused"] if row.alarm else COLOURS[0]
             left.hlines(y, row.low, row.high, color=colour, linewidth=4, alpha=0.5)
             left.plot(row.ratio, y, "o", color=colour)
-        left.set_xlim(0, min(_LARGEST_RATIO, 1.1 * table["high"].max()))  # few decisions have no upper end
+        ends = [1.0, *table["ratio"], *table["high"].clip(upper=_LARGEST_END)]
+        left.set_xlim(0, 1.1 * np.nanmax(ends))
         left.set(xlabel="mean of 1 / (candidates x propensity),\n99.9 % interval", ylabel="version (decisions)")
         left.set_title(title)
         right.plot(table["smallest"], position, "s", color=COLOURS[1])
