@@ -58,22 +58,32 @@ def test_the_best_trial_is_ringed_and_named():
     fig = plots.trials(STUDY, TRIALS, "alpha", references={"random": 3.5})
     (axes,) = fig.axes
     assert axes.get_xscale() == "log"
-    assert labels(fig) == ["random, 3.500", "best, 4.500"]
+    assert labels(fig) == ["random, 3.500", "best, 4.500", "failed"]
     rings = [line for line in axes.lines if line.get_markersize() == 15]
     assert [line.get_xydata().tolist() for line in rings] == [[[1.0, 4.5]]]
 
 
 def test_the_smallest_is_best_where_it_is():
     fig = plots.trials(Study(Job("search"), STUDY.parameters, maximise=False), TRIALS, "alpha")
-    assert labels(fig) == ["best, 4.000"]
+    assert labels(fig) == ["best, 4.000", "failed"]
 
 
-def test_points_intervals_and_failures_are_drawn():
+def test_points_and_intervals_are_drawn():
     axes = plots.trials(STUDY, TRIALS, "alpha").axes[0]
     points, interval = axes.collections[-1], axes.collections[0]
     assert points.get_offsets().tolist() == [[0.1, 4.0], [1.0, 4.5]]
     assert interval.get_segments()[0].tolist() == [[0.1, 3.9], [0.1, 4.1]]
-    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x"] == [5.0]
+
+
+def test_failures_are_crosses_on_the_lower_edge_and_leave_the_scale_alone():
+    failures = [Trial(number, "failed", {"alpha": alpha}, None, "no") for number, alpha in ((2, 5.0), (3, 0.05))]
+    (axes,), (without,) = (plots.trials(STUDY, [*TRIALS[:2], *rest], "alpha").axes for rest in (failures, []))
+    (crosses,) = [line for line in axes.lines if line.get_marker() == "x"]
+    assert crosses.get_xydata().tolist() == [[5.0, 0.0], [0.05, 0.0]]
+    lower_edge = axes.transAxes.transform((0, 0))[1]
+    assert crosses.get_transform().transform((5.0, 0.0))[1] == pytest.approx(lower_edge)
+    assert axes.get_ylim() == without.get_ylim()
+    assert axes.get_xlim()[0] < 0.05 < 5.0 < axes.get_xlim()[1]
 
 
 def test_texts_have_a_colour_and_a_marker_each_and_numbers_a_colour_bar():

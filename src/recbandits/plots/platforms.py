@@ -116,8 +116,10 @@ def trials(
         _scatter(fig, axes, study, succeeded, parameter, by)
         ring = {"markersize": 15, "markerfacecolor": "none", "markeredgecolor": "black"}
         axes.plot(best.parameters[parameter], best.value, "o", **ring, label=f"best, {best.value:.3f}")
-        for trial in [trial for trial in trials if trial.state == "failed"]:
-            axes.plot(trial.parameters[parameter], axes.get_ylim()[0], "x", color=COLOURS[1], clip_on=False)
+        failed = [trial.parameters[parameter] for trial in trials if trial.state == "failed"]
+        if failed:  # at the lower edge, without a value
+            edge = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+            axes.plot(failed, [0] * len(failed), "x", color=COLOURS[1], label="failed", **edge)
         axes.set(xlabel=parameter, ylabel=metric, title=title)
         if _is_logarithmic(study, parameter):
             axes.set_xscale("log")
