@@ -91,7 +91,7 @@ class LivePage(Page):
 
     def __init__(self, document: Document, catalogue: Catalogue):
         super().__init__(catalogue)
-        self._document, self._session, self._given = document, None, {}
+        self._document, self._session, self._given, self._waiting = document, None, {}, 0
         stars = [f"{number} ★" for number in range(1, 6)]
         self._ratings = {label: RadioButtonGroup(labels=stars, name=f"rating_{label}", **_WIDE) for label in DEFAULTS}
         self._user = Select(title="user", width=240)
@@ -104,14 +104,14 @@ class LivePage(Page):
         titles = "movies that the user gives 5 stars", "movies that the user gives 1 star"
         self._liked, self._disliked = (MultiChoice(title=title, options=movies, **_WIDE) for title in titles)
         described = Button(label="Choose this user", width=220)
-        buttons = {
+        self._buttons = {
             answer: lambda: self._session.play(),
             replay: lambda: self._session.play(REPLAY),
             again: lambda: self._session.restart(self._session.seed + 1),
             described: self._describe,
         }
-        for button, action in buttons.items():
-            button.on_click(partial(self._do, action))
+        for button, action in self._buttons.items():
+            button.on_click(partial(self._press, action))
         self._follow(self._user, "value", self._choose_user)
         self._follow(self.noise, "value_throttled", self._change_noise)
         for label, group in self._ratings.items():
@@ -129,21 +129,33 @@ class LivePage(Page):
     def _follow(self, widget, name, action):
         widget.on_change(name, lambda attribute, old, new: self._do(action))
 
+    def _press(self, action):
+        if not self._waiting:  # a click may have been under way when the buttons were disabled
+            self._do(action)
+
     def _do(self, action):
-        """Say so, act, and show the session."""
+        """Say so, act, and show the session; until then no button can be pressed and no movie rated."""
 
         def act():
             action()
             self._given = {}
+            self._waiting -= 1
             for group in self._ratings.values():
                 group.active = None
+            self._disable(self._waiting > 0)
             views = {label: pictures.view(self._session, label) for label in DEFAULTS}
             count, user = self._session.interactions, self._session.next_user()
             advice = "Rate the movie of each agent below, or let the simulated user rate."
             self.show(views, f"Interactions: <b>{count:,}</b>. Next: {escape(user)}. {advice}")
 
+        self._waiting += 1
+        self._disable(True)
         self.status.text = "Computing …"
         self._document.add_timeout_callback(act, 30)  # milliseconds, in which the page gets the status
+
+    def _disable(self, disabled):
+        for widget in (*self._ratings.values(), *self._buttons):
+            widget.disabled = disabled
 
     def _start(self):
         self._session = Session(self.catalogue, {label: self._settings(label) for label in DEFAULTS})
@@ -154,7 +166,7 @@ class LivePage(Page):
 
     def _rate(self, label, attribute, old, new):
         """Keep a rating; the agents learn when both movies are rated, or both agents show the same one."""
-        if new is None or self._session is None:
+        if new is None or self._waiting or self._session is None:
             return
         shown = {each: self._session.candidates(each)["is_shown"].argmax() for each in DEFAULTS}
         self._given |= {each: new + 1.0 for each in DEFAULTS if shown[each] == shown[label]}

@@ -14,7 +14,8 @@ import pytest
 import websocket
 from bokeh.document import Document
 from bokeh.embed import file_html
-from bokeh.models import MultiChoice
+from bokeh.events import ButtonClick, DocumentReady
+from bokeh.models import Button, MultiChoice, RadioButtonGroup
 from bokeh.resources import INLINE
 
 from playground.catalogue import CANDIDATES, Catalogue
@@ -157,6 +158,35 @@ def test_a_title_with_html_is_text_in_the_lists_of_movies(page):
         movie.wait_for()
         assert movie.inner_text().startswith(f"{title} · ")
         assert not page.evaluate("window.injected")
+
+
+def test_a_click_while_a_step_is_computed_changes_nothing():
+    """The first rating would otherwise be followed by one of the next movie, which nobody has seen."""
+    document = Document()
+    live = LivePage(document, Catalogue(synthetic.generate()))
+    document.callbacks.trigger_event(DocumentReady())
+    compute(document)
+    groups, buttons = ([*document.select({"type": kind})] for kind in (RadioButtonGroup, Button))
+    replay = next(button for button in buttons if button.label.startswith("Replay"))
+    for group in groups:  # one rating is enough where both agents show the same movie
+        group.active = 3
+    assert all(widget.disabled for widget in (*groups, *buttons))
+    groups[0].active = 0
+    replay._trigger_event(ButtonClick(replay))
+    assert compute(document) == 1
+    assert live.status.text.startswith("Interactions: <b>1</b>.")
+    assert "<td>4.00</td>" in live.texts["A"][2].text
+    assert [(group.active, group.disabled) for group in groups] == 2 * [(None, False)]
+    assert not replay.disabled
+
+
+def compute(document):
+    """Run what waits for its time, as the server does, and return the number of steps."""
+    callbacks = document.session_callbacks
+    for callback in callbacks:
+        document.remove_timeout_callback(callback)
+        callback.callback()
+    return len(callbacks)
 
 
 def test_the_page_needs_the_token(url):
