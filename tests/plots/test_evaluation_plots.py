@@ -176,6 +176,14 @@ def test_dots_are_means_over_seeds_and_bars_their_intervals():
     np.testing.assert_array_equal(look.get_ydata(), [1.0, 0.4])
 
 
+def test_no_two_of_many_corrections_look_the_same():
+    """Colours are repeated after 8, markers after 7."""
+    many = pd.concat([RUNS.assign(correction=f"{number}") for number in range(20)])
+    (axes,) = plots.by_slot(many).axes
+    looks = {(bars.lines[0].get_color(), bars.lines[0].get_marker()) for bars in axes.containers}
+    assert len(looks) == len(axes.containers) == 20
+
+
 PICTURES = {
     "forest": lambda: plots.forest(TABLE, limits={"truth": 3.62}, title="title"),
     "metrics": lambda: plots.metrics(METRICS, title="title"),
