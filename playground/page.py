@@ -184,12 +184,7 @@ class LivePage(Page):
         self._session.choose_user(int(self._user.value) if self._user.value else None)
 
     def _change_noise(self):
-        """Begin again, and repeat as many interactions with the other noise."""
-        count, self._session.noise = self._session.interactions, float(self.noise.value)
-        self._choose_user()
-        self._session.restart(self._session.seed)
-        if count:
-            self._session.play(count)
+        self._session.change_noise(float(self.noise.value))
 
     def _describe(self):
         ratings = dict.fromkeys(map(int, self._disliked.value), 1.0) | dict.fromkeys(map(int, self._liked.value), 5.0)

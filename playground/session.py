@@ -1,6 +1,7 @@
 """One session of the playground: two agents on common random numbers, their logs and their regret; no widgets."""
 
 from dataclasses import replace
+from itertools import groupby
 
 from recbandits.tf import tf
 
@@ -45,7 +46,7 @@ class Session:
 
     def restart(self, seed: int) -> None:
         """Begin again, with a seed."""
-        self.seed, self._batches, self._user_ids = seed, [], []
+        self.seed, self._batches, self._user_ids, self._played = seed, [], [], []
         for learner in self.learners.values():
             learner.restart(seed)
 
@@ -59,6 +60,15 @@ class Session:
             learner = self.learners[label] = Learner(settings, self._environment, self.seed)
         if self._batches:
             learner.play(self._history(), np.full(self.interactions, np.nan))
+
+    def change_noise(self, noise: float) -> None:
+        """Begin again with other noise, and repeat the interactions with their users and simulated rewards."""
+        played, user_id, self.noise = self._played, self.user_id, noise
+        self.restart(self.seed)
+        for each, counts in groupby(played, key=lambda pair: pair[0]):
+            self.choose_user(each)
+            self.play(sum(count for _, count in counts))
+        self.choose_user(user_id)
 
     @property
     def interactions(self) -> int:
@@ -96,6 +106,7 @@ class Session:
             learner.play(batches, np.full(count, (ratings or {}).get(label, np.nan)))
         self._batches.append(batches)
         self._user_ids.append(self._find_users(batches))
+        self._played.append((self.user_id, count))
 
     def runs(self) -> pd.DataFrame:
         """Return a row for each policy and interaction, as `training.simulate` does: agents, uniform random, oracle."""

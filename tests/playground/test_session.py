@@ -126,6 +126,23 @@ def test_a_chosen_user_makes_the_next_decisions(catalogue, session):
     assert session.next_user() == catalogue.users[user]
 
 
+def test_other_noise_repeats_the_interactions_with_the_users_who_made_them(catalogue, session):
+    """Two of random users, of which one is rated, then three of one user, while another user is chosen now."""
+    session.play(1, {"LinUCB": 1.0})
+    session.play(1)
+    session.choose_user(int(catalogue.users.index[41]))
+    session.play(3)
+    chosen = int(catalogue.users.index[7])
+    session.choose_user(chosen)
+    before, next_user = session.log("LinUCB"), session.next_user()
+    session.change_noise(0.0)
+    after, decisions = session.log("LinUCB"), session.learners["LinUCB"].decisions
+    np.testing.assert_array_equal(after.user_id, before.user_id)
+    np.testing.assert_array_equal(after.candidates, before.candidates)
+    np.testing.assert_array_equal(decisions["reward"], decisions["expected"])
+    assert (session.user_id, session.next_user()) == (chosen, next_user)
+
+
 def test_a_described_user_has_the_expected_rewards_of_the_description(catalogue):
     """Movies with 5 stars are expected to be above the others with 1 star, on average."""
     liked, disliked = catalogue.titles.index[:6], catalogue.titles.index[6:12]
