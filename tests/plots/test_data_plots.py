@@ -84,6 +84,17 @@ def test_activity_over_time_counts_every_rating_once(movielens):
     assert (shares[0], shares[-1], len(shares)) == (0, 1, 943)
 
 
+@pytest.mark.parametrize("years", [1, 20])
+def test_activity_has_few_dates_over_any_number_of_years(half_stars, years):
+    times = pd.date_range("2000-01-01", periods=4, freq=f"{years * 122}D", tz="UTC")
+    data = MovieLens(half_stars.ratings.assign(time=times), half_stars.users, half_stars.movies, "other times")
+    fig = plots.activity_over_time(data)
+    fig.canvas.draw()
+    axis = fig.axes[0].xaxis
+    low, high = axis.get_view_interval()
+    assert 2 <= sum(low <= tick <= high for tick in axis.get_majorticklocs()) <= 6
+
+
 def test_sparsity_is_densest_where_busy_users_meet_popular_movies(movielens):
     fig = plots.sparsity(movielens)
     image = np.asarray(fig.axes[0].images[0].get_array())

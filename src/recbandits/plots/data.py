@@ -6,7 +6,7 @@ from itertools import cycle
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
-from matplotlib.dates import DateFormatter, MonthLocator
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from recbandits.data.movielens import STARS, MovieLens
@@ -98,8 +98,9 @@ def activity_over_time(data: MovieLens) -> Figure:
     hours = (by_user.max() - by_user.min()).dt.total_seconds().sort_values() / 3600
     with figure(9, 3.2, ncols=2) as (fig, (left, right)):
         left.bar(weeks.index.start_time, weeks, width=6)
-        left.xaxis.set_major_locator(MonthLocator(interval=2))
-        left.xaxis.set_major_formatter(DateFormatter("%b %Y"))
+        locator = AutoDateLocator(maxticks=6)
+        left.xaxis.set_major_locator(locator)
+        left.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         left.set(title="Ratings per week", ylabel="ratings")
         right.semilogx(hours.clip(lower=1 / 60), np.linspace(0, 1, len(hours)))
         for hour, name in ((1, "an hour"), (24, "a day"), (24 * 30, "a month")):
