@@ -39,7 +39,7 @@ def view(session: Session, label: str) -> dict:
         tables["posterior"] = _add_bounds(posterior, "mean").rename_axis("name").reset_index()
     if session.interactions:
         texts["log"] = _make_log_table(session, label)
-    if session.interactions >= FEWEST:
+    if session.interactions >= FEWEST and session.learners[label].settings.exploration_rate > 0:
         tables["estimates"] = session.estimates(label).assign(y=_ESTIMATES)
     empty = {name: pd.DataFrame(columns=columns) for name, columns in COLUMNS.items()}
     columns = {name: (empty | tables)[name][[*columns]].to_dict("list") for name, columns in COLUMNS.items()}

@@ -6,6 +6,7 @@ import pytest
 
 from playground.catalogue import CANDIDATES, Catalogue
 from playground.learner import AGENTS, Settings
+from playground.pictures import view
 from playground.session import FEWEST, GREEDY, ORACLE, UNIFORM, Session
 from recbandits.agents.linear import arm_inputs
 from recbandits.evaluation import evaluate, regret
@@ -171,6 +172,15 @@ def test_estimates_are_those_of_the_package_and_their_truth_is_the_value_of_the_
     totals = regret.totals(session.runs())["regret"].droplevel("seed")
     assert np.isclose(truth[ORACLE] - truth[UNIFORM], totals[UNIFORM])
     assert totals[ORACLE] == 0
+
+
+def test_a_log_without_exploration_has_no_estimates(session):
+    """Movies with propensity 0 are not in the log, and no interval accounts for them."""
+    session.play(20)
+    assert len(view(session, "linear model")["estimates"]["value"]) == 9
+    session.change("linear model", Settings("linear model", exploration_rate=0.0))
+    assert view(session, "linear model")["estimates"]["value"] == []
+    session.change("linear model", ALL["linear model"])
 
 
 def test_intervals_of_dr_contain_the_value_of_fixed_policies_in_most_logs(session):
