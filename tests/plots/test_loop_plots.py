@@ -38,6 +38,11 @@ def test_the_gate_shows_margin_intervals_and_the_first_policy_as_a_mark():
     marks = [line.get_xydata().tolist() for line in axes.get_lines() if line.get_marker() == "D"]
     assert [[0, 0]] in marks
     assert drawn(axes)["margin, -0.1"].get_ydata()[0] == -0.1
+    markers = {kind: bar.lines[0].get_marker() for kind, bar in bars.items()}
+    assert markers == {"deployed": "o", "held": "s", "refused": "X"}
+    assert "with 95 % intervals" in axes.get_ylabel()
+    (axes,) = plots.gate(pd.DataFrame(rows, columns=["kind", "difference", "low", "high"]), 0.1, level=0.8).axes
+    assert "with 80 % intervals" in axes.get_ylabel()
 
 
 def test_the_guardrail_shows_each_look_and_when_it_decided():

@@ -46,7 +46,7 @@ def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]
     served = values[values["learner"] == "learning"]["value"].iloc[-1]
     pictures = {
         "rewards": plots.rewards(values, "Expected reward of what served"),
-        "gate": plots.gate(rounds, settings.gate.margin * served, "Estimates of the gate"),
+        "gate": plots.gate(rounds, settings.gate.margin * served, "Estimates of the gate", settings.gate.level),
         "drift": plots.drift(drift, "Drift monitor"),
         "propensities": plots.propensities(propensities, "Propensity monitor"),
     }

@@ -11,6 +11,7 @@ from recbandits.plots.style import BESIDE, COLOURS, REFERENCE, band, coloured, f
 _REFERENCES = {"oracle": ("oracle", "--"), "uniform": ("uniform random policy", ":")}
 _KINDS = {"deployed": COLOURS[2], "held": COLOURS[1], "refused": COLOURS[7], "ramped": COLOURS[4]}
 _KINDS |= {"promoted": COLOURS[0], "rolled back": COLOURS[3], "withdrawn": COLOURS[1]}
+_JUDGED = {"deployed": "o", "held": "s", "refused": "X"}  # verdicts of the gate, with their markers
 _LARGEST_END = 3.0  # of an interval that widens the axis; few decisions have no upper end
 
 
@@ -45,24 +46,26 @@ def rewards(table: pd.DataFrame, title: str | None = None) -> Figure:
     return fig
 
 
-def gate(table: pd.DataFrame, margin: float, title: str | None = None) -> Figure:
+def gate(table: pd.DataFrame, margin: float, title: str | None = None, level: float = 0.95) -> Figure:
     """Draw the estimated difference of every candidate to the served policy, with the gate's margin in rating points.
 
     `table` has one row a candidate in order, with columns kind ("deployed", "held" or "refused"), difference, low and
-    high; without a difference, as the first policy is, a candidate is drawn as a mark on the axis.
+    high; without a difference, as the first policy is, a candidate is drawn as a mark on the axis. `level` is the
+    coverage of the intervals.
     """
     with figure(7.5, 3.6) as (fig, axes):
         _draw_margin(axes, margin)
-        for kind in ("deployed", "held", "refused"):
+        for kind, marker in _JUDGED.items():
             part = table.assign(round=np.arange(len(table)))[(table["kind"] == kind).to_numpy()].astype({"low": float})
             compared, colour = part[part["difference"].notna()], _KINDS[kind]
             value = compared["difference"].astype(float)
             reach = [value - compared["low"], compared["high"].astype(float) - value]
-            axes.errorbar(compared["round"], value, reach, fmt="o", color=colour, capsize=4, label=kind)
+            axes.errorbar(compared["round"], value, reach, fmt=marker, color=colour, capsize=4, label=kind)
             first = part.loc[part["difference"].isna(), "round"]
             axes.plot(first, np.zeros(len(first)), "D", color=colour, markersize=5)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set(xlabel="round", ylabel="candidate minus served [rating points],\nwith intervals", title=title)
+        intervals = f"with {100 * level:g} % intervals"
+        axes.set(xlabel="round", ylabel=f"candidate minus served [rating points],\n{intervals}", title=title)
         axes.legend(**BESIDE)
     return fig
 
@@ -121,7 +124,7 @@ def drift(table: pd.DataFrame, title: str | None = None) -> Figure:
     with figure(10.0, 3.4, ncols=3) as (fig, (left, middle, right)):
         for axes, name, ends, label in (
             (left, "reward", ("low", "high"), "mean reward [rating points]"),
-            (middle, "error", ("error_low", "error_high"), "squared error of served scores [rating points²]"),
+            (middle, "error", ("error_low", "error_high"), "squared error of served scores\n[rating points²]"),
         ):
             axes.plot(period, table[name], "o-", color=COLOURS[0])
             band(axes, period, table[ends[0]], table[ends[1]], COLOURS[0])
