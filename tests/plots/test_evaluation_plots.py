@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 
 from recbandits import plots
 from recbandits.evaluation.intervals import mean_interval
-from recbandits.plots.style import COLOURS
+from recbandits.plots.style import COLOURS, REFERENCE
 
 TABLE = pd.DataFrame(
     {"value": [3.5, 3.8, np.nan], "low": [3.1, 3.7, np.nan], "high": [4.0, 3.9, np.nan]},
@@ -77,14 +77,21 @@ def test_each_click_model_has_its_truth_and_a_bar_for_every_estimator():
 
 
 def test_an_interval_that_misses_the_truth_has_its_own_colour():
-    """Only that of IIPS, 0.85 to 0.95, does not contain 0.72; without an interval, nothing is missed."""
+    """Only that of IIPS, 0.85 to 0.95, does not contain 0.72."""
     fig = plots.by_click_model({"cascade": CASCADE}, {"cascade": 0.72})
     colours = {name: row[3] for name, row in drawn(fig.axes[0]).items()}
     assert colours == {"IPS": to_rgb(COLOURS[0]), "IIPS": to_rgb(COLOURS[1]), "RIPS": to_rgb(COLOURS[0])}
     (legend,) = fig.legends
     assert [text.get_text() for text in legend.get_texts()] == ["truth", "contains the truth", "misses it"]
-    alone = plots.by_click_model({"cascade": CASCADE.assign(low=np.nan, high=np.nan)}, {"cascade": 0.72})
-    assert [text.get_text() for text in alone.legends[0].get_texts()] == ["truth", "contains the truth"]
+
+
+def test_an_estimate_without_an_interval_is_grey_and_says_so():
+    table = CASCADE.assign(low=[np.nan, 0.85, 0.6], high=[np.nan, 0.95, 0.75])
+    fig = plots.by_click_model({"cascade": table}, {"cascade": 0.72})
+    dots = {line.get_xdata()[0]: line.get_color() for line in fig.axes[0].lines[1:]}
+    assert dots == {0.7: COLOURS[0], 0.9: COLOURS[1], 0.8: REFERENCE}
+    written = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert written == ["truth", "contains the truth", "misses it", "no interval"]
 
 
 COLUMNS = ["ndcg", "ndcg_low", "ndcg_high", "novelty", "novelty_low", "novelty_high"]

@@ -44,7 +44,8 @@ def forest(
 def by_click_model(tables: Mapping[str, pd.DataFrame], truths: Mapping[str, float], title: str | None = None) -> Figure:
     """Draw estimates of a policy's value with their intervals, an axis per click model, a row per estimator.
 
-    Intervals that do not contain the truth, a vertical line, have a colour of their own. `tables` map a click model to
+    Intervals that do not contain the truth, a vertical line, have a colour of their own; without one, an estimate is
+    grey. `tables` map a click model to
     a DataFrame with columns value, low and high, all with the same estimators as index, and `truths` the same click
     models to the true value in clicks per slate; ValueError for other tables, or none.
     """
@@ -58,8 +59,13 @@ def by_click_model(tables: Mapping[str, pd.DataFrame], truths: Mapping[str, floa
         for axis, (model, table) in zip(axes, tables.items(), strict=True):
             position = style.label_rows(axis, names)
             handles["truth"] = axis.axvline(truths[model], color="black", linestyle=":", linewidth=1.4)
-            misses = ((table["low"] > truths[model]) | (table["high"] < truths[model])).to_numpy()
-            for rows, colour, label in ((~misses, COLOURS[0], "contains the truth"), (misses, COLOURS[1], "misses it")):
+            without = table[["low", "high"]].isna().any(axis=1).to_numpy()
+            misses = ((table["low"] > truths[model]) | (table["high"] < truths[model])).to_numpy() & ~without
+            for rows, colour, label in (
+                (~misses & ~without, COLOURS[0], "contains the truth"),
+                (misses, COLOURS[1], "misses it"),
+                (without, REFERENCE, "no interval"),
+            ):
                 if rows.any():
                     part = table[rows]
                     axis.hlines(position[rows], part["low"], part["high"], color=colour, alpha=0.45, linewidth=5)
