@@ -127,6 +127,7 @@ def test_the_taste_map_shows_the_movies_rated_often_enough(movielens):
     x, y = left.collections[0].get_offsets().T
     assert x.var() > y.var()  # the directions of the largest variance
     assert {text.get_text().strip() for text in right.texts} <= set(movielens.movies.columns)
+    assert {text.get_color() for text in right.texts} == {"black"}
 
 
 @pytest.mark.parametrize("path", sorted(Path(plots.__file__).parent.glob("*.py")), ids=lambda path: path.stem)

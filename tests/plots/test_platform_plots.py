@@ -6,6 +6,7 @@ import pytest
 from recbandits import plots
 from recbandits.config import Config
 from recbandits.platforms.jobs import Choice, Float, Job, Study, Trial
+from recbandits.plots.style import GREY_TEXT
 
 CONFIG = Config(project="movie-lab-42", region="europe-west4", prefix="team-a", version="v2")
 
@@ -30,6 +31,7 @@ def test_a_step_that_is_repeated_says_so():
     assert [text.get_text() for text in axes.texts] == ["repeated", "cached", "repeated", "repeated"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["RUN pip", "COPY src"]
     assert axes.get_ylim() == pytest.approx((2, 0)), "the first step is on top"
+    assert axes.texts[1].get_color() == GREY_TEXT
 
 
 def test_programs_are_compared_panel_by_panel():

@@ -10,7 +10,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from recbandits.data.movielens import STARS, MovieLens
-from recbandits.plots.style import BESIDE, COLOURS, REFERENCE, figure
+from recbandits.plots.style import BESIDE, COLOURS, GREY_TEXT, REFERENCE, figure
 
 
 def rating_shares(data: MovieLens) -> Figure:
@@ -105,7 +105,7 @@ def activity_over_time(data: MovieLens) -> Figure:
         right.semilogx(hours.clip(lower=1 / 60), np.linspace(0, 1, len(hours)))
         for hour, name in ((1, "an hour"), (24, "a day"), (24 * 30, "a month")):
             right.axvline(hour, color=REFERENCE, linestyle=":")
-            right.text(hour, 0.02, f" {name}", color=REFERENCE)
+            right.text(hour, 0.02, f" {name}", color=GREY_TEXT)
         right.set(title="From a user's first rating to the last", xlabel="time [hours]", ylabel="share of users")
     return fig
 
@@ -174,7 +174,7 @@ def taste_map(movie_factors: pd.DataFrame, data: MovieLens, ratings: int = 100, 
         means = {name: rows.mean() for name, rows in members.items() if len(rows) >= 10}
         for colour, (name, mean) in zip(cycle(COLOURS), means.items(), strict=False):
             right.plot(*mean, "o", color=colour)
-            right.text(*mean, f" {name}", color=colour, fontsize=9)
+            right.text(*mean, f" {name}", fontsize=9)
         title = "Means of their genres, enlarged" if means else "No genre has 10 of these movies"
         right.set(title=title, xlabel="first direction")
         right.margins(x=0.2)

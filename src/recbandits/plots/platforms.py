@@ -49,7 +49,7 @@ def coloured_parts(config: Config, name: str, colours: dict[str, str]) -> list[t
     by_value[config.prefix.replace("-", "_")] = colours["prefix"]
     values = "|".join(re.escape(value) for value in sorted(by_value, key=len, reverse=True))
     pieces = re.split(rf"(?<![a-z0-9])({values})(?![a-z0-9])", name)
-    return [(piece, by_value.get(piece, REFERENCE)) for piece in pieces if piece]
+    return [(piece, by_value.get(piece, style.GREY_TEXT)) for piece in pieces if piece]
 
 
 def sizes(megabytes: pd.Series, total: float, title: str | None = None) -> Figure:
@@ -81,7 +81,7 @@ def rebuilds(table: pd.DataFrame, title: str | None = None) -> Figure:
         axes.spines[:].set_visible(False)
         axes.grid(visible=False)
         for (row, column), repeated in np.ndenumerate(table.to_numpy()):
-            text, colour = ("repeated", "white") if repeated else ("cached", REFERENCE)
+            text, colour = ("repeated", "white") if repeated else ("cached", style.GREY_TEXT)
             axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, size=9)
         axes.set_title(title)
     return fig
