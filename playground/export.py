@@ -41,7 +41,7 @@ class Choices(NamedTuple):
 def compute_views(catalogue: Catalogue, choices: Choices) -> dict[str, dict]:
     """Run every setting, and return its views by agent, exploration rate, alpha (of LinUCB alone), noise and step.
 
-    The pictures are of one seed. Regret is the mean over all seeds, with its interval.
+    The pictures are of one seed. Regret is the mean over all seeds up to the step, with its interval.
     """
     agents = [(name, alpha) for name in AGENTS for alpha in (choices.alphas if name == "LinUCB" else [""])]
     views = {}
@@ -52,16 +52,17 @@ def compute_views(catalogue: Catalogue, choices: Choices) -> dict[str, dict]:
             session.choose_user(None)
             session.restart(0)
             session.change("A", Settings(agent, float(rate), float(alpha or 0)))
-            runs, of_steps = [], {}
+            runs, of_steps = {step: [] for step in choices.steps}, {}
             for seed in range(choices.seeds):
                 session.restart(seed)
                 for step in choices.steps:
                     session.play(int(step) - session.interactions)
+                    runs[step].append(session.runs())
                     if seed == 0:
-                        of_steps["|".join([agent, rate, alpha, noise, step])] = pictures.view(session, "A")
-                runs.append(session.runs())
-            of_seeds = pictures.view_runs(pd.concat(runs), "A")
-            views |= {key: view | of_seeds for key, view in of_steps.items()}
+                        of_steps[step] = pictures.view(session, "A")
+            for step, view in of_steps.items():
+                of_seeds = pictures.view_runs(pd.concat(runs[step]), "A")
+                views["|".join([agent, rate, alpha, noise, step])] = view | of_seeds
     return views
 
 

@@ -256,6 +256,8 @@ def test_the_exported_page_selects_among_its_runs_without_a_server(tmp_path, pag
     page.get_by_role("slider").nth(1).press("Home")  # of the interactions: from 50 to 10
     page.get_by_role("cell", name="10", exact=True).nth(1).wait_for()
     assert page.get_by_role("cell", name="50", exact=True).count() == 0
+    assert [max(curve) for curve in page.evaluate(COLUMN, ["regret", "interactions"])] == [10, 10]
+    assert summary.first.inner_text() != first
     filters = []
     for scheme in ("light", "dark"):  # by inverted lightness
         page.emulate_media(color_scheme=scheme)
