@@ -161,7 +161,7 @@ def test_a_title_with_html_is_text_in_the_lists_of_movies(page):
 
 
 def test_a_click_while_a_step_is_computed_changes_nothing():
-    """The first rating would otherwise be followed by one of the next movie, which nobody has seen."""
+    """The first rating would otherwise be followed by one of the next movie, which no user has seen."""
     document = Document()
     live = LivePage(document, Catalogue(synthetic.generate()))
     document.callbacks.trigger_event(DocumentReady())
