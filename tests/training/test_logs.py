@@ -165,6 +165,13 @@ def test_a_log_of_two_users_has_a_doubly_robust_value_and_one_of_a_single_user_h
     assert evaluate(log, {"uniform": uniform}).loc["uniform", "SNIPS"]["value"] > 0
 
 
+def test_a_policy_whose_probabilities_are_refused_is_named(parts):
+    _, test_log, _ = parts
+    uniform = test_log.mask / test_log.mask.sum(axis=1, keepdims=True)
+    with pytest.raises(ValueError, match="policy 'greedy': row 0: probabilities must be 0 or more and sum to 1"):
+        evaluate(test_log, {"uniform": uniform, "greedy": 2 * uniform})
+
+
 def test_what_is_exported_scores_as_in_memory_by_raw_columns_and_text_ids(parts, tmp_path):
     training_log, test_log, features = parts
     agent = train(training_log, features, "epsilon_greedy", layers=(16,), epsilon=0.0, epochs=2)

@@ -75,8 +75,8 @@ def evaluate(
 
     Returns a DataFrame indexed by (policy, estimator) with the columns of `off_policy.tabulate`, and the paired
     difference to the logging policy: gain, gain_low, gain_high. The first row is the logging policy. Intervals are of
-    95 %, and clustered by user. ValueErrors are those of `off_policy.estimates`, and one for features where the log has
-    fewer than 2 users.
+    95 %, and clustered by user. ValueErrors are those of `off_policy.estimates`, with the name of the policy, and one
+    for features where the log has fewer than 2 users.
     """
     names = names or (("SNIPS",) if features is None else ("SNIPS", "DR"))
     q = None if features is None else _predict(log, features.without_crosses(), seed)
@@ -84,7 +84,10 @@ def evaluate(
     tabulate = partial(off_policy.tabulate, groups=log.user_id)
     rows = [tabulate({"mean": logging}).assign(policy="logging policy")]
     for policy, probabilities in policies.items():
-        estimates = off_policy.estimates(log, probabilities, q, names=names)
+        try:
+            estimates = off_policy.estimates(log, probabilities, q, names=names)
+        except ValueError as error:
+            raise ValueError(f"policy {policy!r}: {error}") from None
         table = tabulate(estimates).assign(policy=policy)
         for name, estimate in estimates.items():
             gain = difference(estimate, logging)
