@@ -172,6 +172,17 @@ def test_a_policy_whose_probabilities_are_refused_is_named(parts):
         evaluate(test_log, {"uniform": uniform, "greedy": 2 * uniform})
 
 
+def test_features_of_other_widths_than_those_of_the_agent_are_refused(parts):
+    """The products of plan and genre are features of the agent: of 2 plans, or none, and 3 genres."""
+    training_log, test_log, features = parts
+    agent, other = train(training_log, features, LinUCB()), features.without_crosses()
+    context, arm = features.spec(1).values()
+    expected = f"{[*context, arm[-1]]}, as those that the model learnt from, got {[*context, arm[-1] - 6]}"
+    for model in (agent, agent.policy):
+        with pytest.raises(ValueError, match=re.escape(f"must be {expected}")):
+            target_probabilities(model, test_log, other)
+
+
 def test_what_is_exported_scores_as_in_memory_by_raw_columns_and_text_ids(parts, tmp_path):
     training_log, test_log, features = parts
     agent = train(training_log, features, "epsilon_greedy", layers=(16,), epsilon=0.0, epochs=2)

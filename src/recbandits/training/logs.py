@@ -48,9 +48,15 @@ def train(
 def score_log(model: Any, log: Log, features: Features) -> np.ndarray:
     """Predict the reward of every candidate, float [n, k], minus infinity in padding.
 
-    The model is an agent, its policy, or a `ServedPolicy`; the features are those that it was trained with.
+    The model is an agent, its policy, or a `ServedPolicy`; the features are those that it was trained with. ValueError
+    if an agent learnt from other numbers of features.
     """
     policy, mask = getattr(model, "policy", model), log.mask
+    signature = getattr(policy.score_pairs, "input_signature", None)  # of an agent's policy
+    if signature is not None:
+        expected, widths = [each.shape[1] for each in signature], [each[-1] for each in features.spec(1).values()]
+        words = f"{expected}, as those that the model learnt from"
+        require(widths == expected, "numbers of features of the context and of an item", words, widths)
     scores = np.full(mask.shape, -np.inf)
     scores[mask] = np.concatenate([policy.score_pairs(*part) for part in features.observe(log, mask)])
     return scores
