@@ -139,8 +139,8 @@ class Log(ArrayLog):
             count = frame.columns.tolist().count(name)
             require(count > 0, "column", f"one of {', '.join(map(str, frame.columns))}", name)
             require(count == 1, f"column {name!r}", "there once", count)
-        for role, name in (("item that was shown", item), ("propensity", propensity), ("reward", reward)):
-            require(name not in list(context), "context", f"known before the decision, without the {role}", name)
+        for role, column in (("item that was shown", item), ("propensity", propensity), ("reward", reward)):
+            require(column not in list(context), "context", f"known before the decision, without the {role}", column)
         require(users is None or user is not None, "user", "the column by which users are joined", user)
         rows = np.broadcast_to(np.arange(len(item_ids)), (n, len(item_ids)))
         mask = np.ones(rows.shape, bool)
