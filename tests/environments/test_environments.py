@@ -1,12 +1,21 @@
 """Environments with one action for each user: their contract, and the rewards of each."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
 
 from recbandits.data.features import GLOBAL, PER_ARM
-from recbandits.environments import MovieLensEnvironment, RatedEnvironment, StationaryLinearEnvironment, als, svd
+from recbandits.environments import (
+    Factorization,
+    MovieLensEnvironment,
+    RatedEnvironment,
+    StationaryLinearEnvironment,
+    als,
+    svd,
+)
 from tests.environments.contract import SeededEnvironmentContract, same
 from tests.environments.samples import USERS, features, table
 
@@ -94,6 +103,20 @@ class TestMovieLensFixedArms(EnvironmentContract):
         np.testing.assert_array_equal(environment.movie_ids, [109, 104])
         mean = als(table(), rank=3).matrix()[:, [8, 3]].mean(axis=0)
         np.testing.assert_allclose(environment.batch().unpersonalised[0], mean, rtol=1e-5)
+
+    @pytest.mark.parametrize("chosen", [{}, {"user_ids": range(10)}])
+    def test_no_ratings_are_predicted_but_those_of_its_arms(self, chosen):
+        """All 2000 x 2000 of them are 32 MB twice; those of 2 arms are 32 kB, beside arrays of features."""
+        rng, ids = np.random.default_rng(0), np.arange(2000)
+        factors = rng.normal(size=(2, 2000, 3))
+        model = Factorization(ids, ids, 3.0, np.zeros(2000), np.zeros(2000), *factors)
+        tracemalloc.start()
+        try:
+            MovieLensEnvironment(model, num_actions=2, **chosen)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 8 * 2000**2
 
     def test_only_the_given_users_are_drawn(self):
         """They are identified by their rewards; the mean over users is theirs, too."""

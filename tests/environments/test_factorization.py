@@ -41,6 +41,8 @@ def test_factors_recover_an_interaction_that_biases_cannot():
     assert rmse(als(ratings, rank=0, bias_regularization=0.0), ratings) > 1.0
     model = als(ratings, rank=1, regularization=1e-9, bias_regularization=0.0, iterations=50)
     np.testing.assert_allclose(model.matrix(), 3.0 + interaction, atol=1e-6)
+    users, movies = np.array([3, 1]), np.array([2, 0])
+    np.testing.assert_allclose(model.matrix(users, movies), model.matrix()[np.ix_(users, movies)], rtol=1e-12)
 
 
 def test_held_out_ratings_of_movielens_are_predicted_better_by_factors_than_by_biases(real_movielens):

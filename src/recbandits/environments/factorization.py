@@ -14,6 +14,8 @@ from recbandits.data.rating_features import BIAS, FACTOR, RatingFeatures
 from recbandits.data.tables import check_ratings
 from recbandits.records.log import as_ids
 
+_ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class Factorization:
@@ -59,10 +61,14 @@ class Factorization:
         """Number of factors."""
         return self.user_factors.shape[1]
 
-    def matrix(self) -> np.ndarray:
-        """Predict the rating of every movie by every user, float array [users, movies]."""
-        bias = self.mean + self.user_bias[:, None] + self.movie_bias[None, :]
-        return bias + self.user_factors @ self.movie_factors.T
+    def matrix(self, users: np.ndarray | slice = _ALL, movies: np.ndarray | slice = _ALL) -> np.ndarray:
+        """Predict the rating of movies by users, float array [users, movies].
+
+        Rows of users and movies are whole numbers or a slice, all by default. Where they are not all, the last bits of
+        the products may differ from those of all.
+        """
+        bias = self.mean + self.user_bias[users, None] + self.movie_bias[None, movies]
+        return bias + self.user_factors[users] @ self.movie_factors[movies].T
 
     def predict(self, user_ids: ArrayLike, movie_ids: ArrayLike) -> np.ndarray:
         """Predict the ratings float [n] of pairs of a user and a movie.

@@ -50,7 +50,7 @@ class MovieLensEnvironment(Environment):
         allowed = per_arm or len(movies) == num_actions
         require(allowed, "the number of movie_ids", f"num_actions, {num_actions}", len(movies))
         self.user_ids, self.movie_ids = factorization.user_ids[users], factorization.movie_ids[movies]
-        rewards = factorization.matrix()[users][:, movies]
+        rewards = factorization.matrix(users, movies)
         self._rewards = tf.constant(rewards, tf.float32)
         self._mean_rewards = tf.constant(rewards.mean(axis=0), tf.float32)
         self.features = factorization.features(self.movie_ids)
@@ -137,7 +137,7 @@ class MovieLensRankingEnvironment(RankingEnvironment):
         movies = _known_rows("movie_ids", factorization.movie_ids, movie_ids)
         require(num_items <= len(movies), "num_items", f"at most the number of movies, {len(movies)}", num_items)
         self.user_ids, self.movie_ids = factorization.user_ids[users], factorization.movie_ids[movies]
-        ratings = factorization.matrix()[np.ix_(users, movies)]
+        ratings = factorization.matrix(users, movies)
         attractions = attraction(ratings)
         self._ratings, self._attraction = tf.constant(ratings, tf.float32), tf.constant(attractions, tf.float32)
         popularity = attractions.mean(axis=0)
