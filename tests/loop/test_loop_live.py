@@ -5,6 +5,7 @@ PROFILE=full runs five rounds in place of two.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def test_every_verdict_is_shown_with_its_reason_and_is_on_the_page(ended):
     text = ended.page.read_text(encoding="utf-8")
     assert all(version in text for version in verdicts["version"])
     for name in ("rewards", "gate", "drift", "propensities"):
-        assert f'src="{name}.png"' in text
+        assert re.search(rf'src="{name}.png" alt="[A-Z][^"]+ [^"]+\."', text)
         assert (ended.page.parent / f"{name}.png").stat().st_size > 5_000
 
 

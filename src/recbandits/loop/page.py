@@ -20,6 +20,12 @@ from recbandits.loop.simulated_users import SimulatedUsers
 
 _VISITS = 4000  # on which policies are compared
 _NAMES = {"uniform": "uniform random policy", "frozen": "first policy", "learning": "last served policy"}
+_PICTURES = {  # texts for people who do not see them
+    "rewards": "Expected reward of the served policy in each round, beside the uniform random policy and the oracle.",
+    "gate": "Estimated difference of each candidate to the served policy, with its interval and the gate's margin.",
+    "drift": "Mean reward, squared error of the served scores and stability indices, period by period.",
+    "propensities": "Mean of 1 / (candidates x propensity) and smallest propensity of each policy version.",
+}
 _COLUMNS = ["kind", "why", "difference", "low", "high"]
 
 
@@ -57,7 +63,7 @@ def write_page(loop: Loop, end: datetime) -> tuple[Path, pd.DataFrame, list[str]
     alarms = [alarm for table in (drift, propensities) for alarm in table.get("alarm", []) if alarm]
     sentences = [gain_sentence(values, rounds), *alarms]
     paragraphs = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
-    images = "".join(f'<p><img src="{name}.png" alt="{name}"></p>' for name in pictures)
+    images = "".join(f'<p><img src="{name}.png" alt="{html.escape(_PICTURES[name])}"></p>' for name in pictures)
     table = verdicts[["time", "kind", "version", "against", *_COLUMNS[1:]]].to_html(index=False, border=0)
     last = values[values["round"] == values["round"].max()].set_index("learner").loc[[*_NAMES, "oracle"]]
     rewards = last.rename(_NAMES).rename_axis("expected reward")[["value", "low", "high"]].round(3)
