@@ -1,5 +1,6 @@
 """Settings of the site: notebooks, pages and the public API as one book; `make site` writes it to build/site/."""
 
+import re
 import shutil
 import tomllib
 from importlib import import_module
@@ -135,6 +136,24 @@ def add_to_source(app, name, source):
         source[0] = source[0].replace("\n", f"\n\n{link}\n", 1)
 
 
+def describe_pictures(app, doctree):
+    """Give pictures of notebooks a text in place of their file name."""
+    for node in doctree.findall(nodes.image):
+        parent = node.parent
+        while parent and not isinstance(parent, nodes.section):
+            parent = parent.parent
+        if not node.get("alt") and parent:
+            node["alt"] = f"Picture of the section {parent.next_node(nodes.title).astext()}"
+
+
+def unwrap_pages(app, doctree):
+    """Let an HTML page in the output of a cell be a part of the page, which has a title and a heading already."""
+    for node in doctree.findall(nodes.raw):
+        if node.astext().startswith("<!doctype html>"):
+            text = re.sub(r"<!doctype html>|<title>.*?</title>", "", node.astext())
+            node[:] = [nodes.Text(re.sub(r"<h1>(.*?)</h1>", r"<p><strong>\1</strong></p>", text))]
+
+
 def hide_source(app, name, template, context, doctree):
     """Leave out the link to the source of a page that `write_api` makes."""
     if name.startswith("site/api/"):
@@ -156,5 +175,7 @@ def setup(app):
     app.connect("config-inited", write_api)
     app.connect("autodoc-skip-member", skip_field)
     app.connect("source-read", add_to_source)
+    app.connect("doctree-read", describe_pictures)
+    app.connect("doctree-read", unwrap_pages)
     app.connect("html-page-context", hide_source)
     app.connect("build-finished", copy_first_page)

@@ -135,6 +135,16 @@ def test_the_page_of_a_notebook_has_a_link_to_the_notebook(pages):
         assert link["href"] == f"{REPOSITORY}/blob/main/{path.relative_to(ROOT).as_posix()}"
 
 
+def test_pictures_have_texts_and_a_page_has_one_heading_of_the_first_level(pages):
+    for path, page in pages.items():
+        texts = [image.get("alt", "") for image in page.select("article img")]
+        assert [text for text in texts if not text or re.search(r"_images/|\.(png|svg)$", text)] == [], path
+        assert len(page.select("article h1")) <= 1, path
+        assert page.select("body title:not(svg title)") == [], path
+    alt = {image["alt"] for image in pages["00-movielens-data-prep.html"].select("article img")}
+    assert all(text.startswith("Picture of the section ") for text in alt)
+
+
 def test_each_problem_of_a_page_is_found(browser):
     page = browser.new_page(viewport=NARROW)
     wide, missing = '<div style="width: 500px">$x^2$ and US$ 5</div>', '<img src="missing.png">'
