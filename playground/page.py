@@ -19,6 +19,10 @@ RATES = ("0", "0.01", "0.02", "0.05", "0.1", "0.2", "0.3", "0.5", "1")
 ALPHAS = ("0", "0.1", "0.25", "0.5", "1", "2", "5")
 NOISES = ("0", "0.25", "0.5", "1", "2")
 REPLAY = 1000
+_BUTTON = (  # white on Bokeh's own green and blue has a contrast below 4.5
+    ".bk-btn-success,.bk-btn-success:hover{background-color:#2f855a}"
+    ".bk-btn-primary,.bk-btn-primary:hover{background-color:#2b6cb0} .bk-btn:focus-visible{outline:2px solid #1f2933}"
+)
 _WIDE = {"sizing_mode": "stretch_width"}
 _TABLE = (
     ":host{font-size:13px;overflow-x:auto} table{border-collapse:collapse;width:100%}"
@@ -40,12 +44,13 @@ class Page:
         self.sources = {label: pictures.make_sources() for label in DEFAULTS}
         self.texts = {label: [_text(name) for name in pictures.TEXTS] for label in DEFAULTS}
         self.status = _text("status")
+        self.status.tags = ["status"]  # a role
         self.noise = make_slider("noise, standard deviation [rating points]", noises, "0.5", width=250)
         self.agents, self.rates, self.alphas = {}, {}, {}
         for label, settings in DEFAULTS.items():
             self.agents[label] = Select(title="agent", value=settings.agent, options=list(AGENTS), width=130)
-            self.rates[label] = make_slider("exploration rate", rates, f"{settings.exploration_rate:g}")
-            self.alphas[label] = make_slider("alpha, confidence widths", alphas, f"{settings.alpha:g}")
+            self.rates[label] = make_slider("exploration rate", rates, f"{settings.exploration_rate:g}", agent=label)
+            self.alphas[label] = make_slider("alpha, confidence widths", alphas, f"{settings.alpha:g}", agent=label)
             self.alphas[label].visible = settings.agent == "LinUCB"
             code = "alpha.visible = this.value === 'LinUCB'"
             self.agents[label].js_on_change("value", CustomJS(args={"alpha": self.alphas[label]}, code=code))
@@ -79,6 +84,9 @@ class Page:
         roots += [pictures.draw_regret(self.sources), pictures.draw_posterior(self.sources, coefficients)]
         for root in roots:
             document.add_root(root)
+        tagged = [model for model in document.models if model.tags]
+        code = Path(__file__).with_name("names.js").read_text(encoding="utf-8")
+        document.js_on_event(DocumentReady, CustomJS(args={"models": tagged}, code=code))
 
 
 class LivePage(Page):
@@ -93,17 +101,19 @@ class LivePage(Page):
         super().__init__(catalogue)
         self._document, self._session, self._given, self._waiting = document, None, {}, 0
         stars = [f"{number} ★" for number in range(1, 6)]
-        self._ratings = {label: RadioButtonGroup(labels=stars, name=f"rating_{label}", **_WIDE) for label in DEFAULTS}
+        style = {"labels": stars, "stylesheets": [_BUTTON], **_WIDE}
+        self._ratings = {label: RadioButtonGroup(tags=[f"agent {label}"], **style) for label in DEFAULTS}
         self._user = Select(title="user", width=240)
         self._list_users()
-        answer = Button(label="Let the simulated user rate", button_type="primary", width=190)
-        replay = Button(label=f"Replay {REPLAY:,} interactions", button_type="success", width=180)
-        again = Button(label="Start again with other users", width=190)
+        style = {"stylesheets": [_BUTTON]}
+        answer = Button(label="Let the simulated user rate", button_type="primary", width=190, **style)
+        replay = Button(label=f"Replay {REPLAY:,} interactions", button_type="success", width=180, **style)
+        again = Button(label="Start again with other users", width=190, **style)
         labels = catalogue.titles + " · " + catalogue.genres
         movies = [(str(movie), escape(label)) for movie, label in labels.items()]  # MultiChoice takes them for HTML
         titles = "movies that the user gives 5 stars", "movies that the user gives 1 star"
         self._liked, self._disliked = (MultiChoice(title=title, options=movies, **_WIDE) for title in titles)
-        described = Button(label="Choose this user", width=220)
+        described = Button(label="Choose this user", width=220, **style)
         self._buttons = {
             answer: lambda: self._session.play(),
             replay: lambda: self._session.play(REPLAY),
@@ -199,9 +209,10 @@ class LivePage(Page):
         self._user.options = [("", "a random user each time"), *zip(map(str, users.index), users, strict=True)]
 
 
-def make_slider(title: str, values: tuple[str, ...], value: str, width: int = 190) -> CategoricalSlider:
-    """Make a slider over some values; the width in pixels fits its title."""
-    return CategoricalSlider(title=title, categories=list(values), value=value, width=width)
+def make_slider(title: str, values: tuple[str, ...], value: str, width: int = 190, agent="") -> CategoricalSlider:
+    """Make a slider over some values, for one agent or for both; the width in pixels fits its title."""
+    tags = [f"agent {agent}: {title}" if agent else title]
+    return CategoricalSlider(title=title, categories=list(values), value=value, width=width, tags=tags)
 
 
 def _text(name):

@@ -86,12 +86,14 @@ def make_sources() -> dict[str, ColumnDataSource]:
 def draw_candidates(source: ColumnDataSource, label: str) -> list[figure]:
     """Draw predicted rewards with confidence widths, and beside them propensities, a row for each candidate."""
     rows, bar = Range1d(-0.6, CANDIDATES - 0.4), {"height": 0.3, "fill_alpha": "alpha", "line_color": None}
-    left = _figure("predicted reward [rating points]", 400, x_range=Range1d(-1.6, 5.8), y_range=rows)
+    options = {"x_range": Range1d(-1.6, 5.8), "y_range": rows, "tags": [f"agent {label}: predicted rewards"]}
+    left = _figure("predicted reward [rating points]", 400, **options)
     left.text(-1.5, "title_y", "title", source=source, text_font_size="12px", text_baseline="middle")
     left.hbar("y", right="predicted", color=COLOURS[label], source=source, **bar)
     left.segment("low", "y", "high", "y", color="#1f2933", line_width=1.5, source=source)
     left.scatter("expected", "y", marker="diamond", size=10, color="white", line_color="black", source=source)
-    right = _figure("propensity", 400, x_range=Range1d(0, 1), y_range=rows, sizing_mode="fixed", width=105)
+    options |= {"x_range": Range1d(0, 1), "tags": [f"agent {label}: propensities"]}
+    right = _figure("propensity", 400, sizing_mode="fixed", width=105, **options)
     right.hbar("y", right="propensity", color=COLOURS[label], source=source, **bar)
     left.xaxis.ticker, right.xaxis.ticker = FixedTicker(ticks=[*range(6)]), FixedTicker(ticks=[0, 0.5, 1])
     for each in (left, right):
@@ -101,7 +103,8 @@ def draw_candidates(source: ColumnDataSource, label: str) -> list[figure]:
 
 def draw_regret(sources: dict) -> figure:
     """Draw cumulative regret against interactions, of both agents, the uniform random policy and the oracle."""
-    picture = _figure("interactions", 330, name="regret", y_axis_label="cumulative expected regret [rating points]")
+    y_label = "cumulative expected regret [rating points]"
+    picture = _figure("interactions", 330, name="regret", y_axis_label=y_label, tags=["regret of both agents"])
     lines = {UNIFORM: (sources["A"][UNIFORM], REFERENCE, "dashed"), ORACLE: (sources["A"][ORACLE], "black", "dotted")}
     lines |= {f"agent {label}": (sources[label]["regret"], colour, "solid") for label, colour in COLOURS.items()}
     for label, colour in COLOURS.items():
@@ -117,7 +120,8 @@ def draw_regret(sources: dict) -> figure:
 def draw_posterior(sources: dict, coefficients: pd.Series) -> figure:
     """Draw mean and confidence width of each coefficient, of both agents, and the true coefficients."""
     names = [*reversed(coefficients.index)]
-    picture = _figure("coefficient", 330, name="posterior", y_range=FactorRange(*names), x_range=Range1d(-1.6, 4.2))
+    options = {"y_range": FactorRange(*names), "x_range": Range1d(-1.6, 4.2), "tags": ["posteriors of both agents"]}
+    picture = _figure("coefficient", 330, name="posterior", **options)
     for label, colour in COLOURS.items():
         source, y = sources[label]["posterior"], dodge("name", OFFSETS[label], range=picture.y_range)
         picture.segment("low", y, "high", y, color=colour, line_width=3, alpha=0.5, source=source)
@@ -129,7 +133,8 @@ def draw_posterior(sources: dict, coefficients: pd.Series) -> figure:
 
 def draw_estimates(source: ColumnDataSource, label: str) -> figure:
     """Draw the off-policy estimates of each policy with their intervals, and its true value."""
-    picture = _figure("value of the policy [rating points]", 300, name=f"estimates_{label}", x_range=Range1d(2, 6))
+    options = {"x_range": Range1d(2, 6), "tags": [f"agent {label}: off-policy estimates"]}
+    picture = _figure("value of the policy [rating points]", 300, name=f"estimates_{label}", **options)
     picture.y_range = Range1d(0.3, _HEADERS[0] + 0.6)
     picture.text(2.05, _HEADERS, list(POLICIES), text_font_size="12px", text_font_style="bold", text_baseline="middle")
     picture.segment("low", "y", "high", "y", color=COLOURS[label], line_width=5, alpha=0.45, source=source)

@@ -28,6 +28,11 @@ from tools.lock import ROOT
 COLUMN = """([name, column]) => [...Bokeh.documents[0]._all_models.values()]
   .filter(each => each.name == name && each.get_column).map(each => Array.from(each.get_column(column)))"""
 
+PRESS = """[...Bokeh.documents[0]._all_models.values()].filter(each => each.type === "RadioButtonGroup").map(each => {
+  each.active = 3
+  return Bokeh.index.find_one(each).shadow_el.querySelectorAll("button")[3].ariaPressed
+})"""
+
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
@@ -132,7 +137,7 @@ def test_a_person_rates_replays_and_compares_agents(url, page):
     summaries = page.get_by_text("Expected regret per interaction")
     changes = {  # of the noise, which both agents meet, and then of agent A alone
         "noise": lambda: page.get_by_role("slider").nth(0).press("End"),
-        "agent": lambda: page.get_by_label("agent").first.select_option("reward network"),
+        "agent": lambda: page.get_by_label("agent", exact=True).first.select_option("reward network"),
         "exploration rate": lambda: page.get_by_role("slider").nth(1).press("End"),
     }
     for name, change in changes.items():
@@ -144,6 +149,26 @@ def test_a_person_rates_replays_and_compares_agents(url, page):
 
     assert_it_fits_a_telephone(page)
     assert page.hosts == {urlsplit(url).netloc}
+
+
+def test_widgets_and_pictures_have_names_and_the_status_is_read_out(url, page):
+    page.goto(url)
+    status(page, 0)
+    assert page.get_by_role("status").get_by_text("Interactions: 0.").count() == 1
+    sliders = ["exploration rate", "alpha, confidence widths"]
+    pictures = ["predicted rewards", "propensities", "off-policy estimates"]
+    for names, role in ((sliders, "slider"), (pictures, "img")):
+        for name in (f"agent {label}: {name}" for label in "AB" for name in names):
+            assert page.get_by_role(role, name=name, exact=True, include_hidden=True).count() == 1, name
+    assert page.get_by_role("slider", name="noise").count() == 1
+    assert page.get_by_role("img", name=re.compile("(regret|posteriors) of both agents")).count() == 2
+    rating = page.get_by_role("button", name="agent B: 4 of 5 stars", exact=True)
+    assert rating.get_attribute("aria-pressed") == "false"
+    assert {layer.get_attribute("tabindex") for layer in page.locator(".bk-events").all()} == {"-1"}
+    for name, background in (("Replay", "rgb(47, 133, 90)"), ("Let the", "rgb(43, 108, 176)")):  # contrast above 4.5
+        button = page.get_by_role("button", name=name)
+        assert button.evaluate("each => getComputedStyle(each).backgroundColor") == background
+    assert page.evaluate(PRESS) == ["true", "true"]
 
 
 def test_a_title_with_html_is_text_in_the_lists_of_movies(page):
@@ -249,11 +274,11 @@ def test_the_exported_page_selects_among_its_runs_without_a_server(tmp_path, pag
     first, second = summary.all_inner_texts()
     assert re.search(r"\d\.\d{3} \(-?\d\.\d{3} to \d\.\d{3}\) rating points", first)
     assert first != second
-    page.get_by_label("agent").nth(1).select_option("LinUCB")
+    page.get_by_label("agent", exact=True).nth(1).select_option("LinUCB")
     page.get_by_text(second).wait_for(state="detached")
     assert summary.first.inner_text() == first
     assert page.get_by_role("cell", name="50", exact=True).count() == 2
-    page.get_by_role("slider").nth(1).press("Home")  # of the interactions: from 50 to 10
+    page.get_by_role("slider", name="interactions").press("Home")  # from 50 to 10
     page.get_by_role("cell", name="10", exact=True).nth(1).wait_for()
     assert page.get_by_role("cell", name="50", exact=True).count() == 0
     assert [max(curve) for curve in page.evaluate(COLUMN, ["regret", "interactions"])] == [10, 10]
