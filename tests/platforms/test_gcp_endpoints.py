@@ -358,6 +358,13 @@ def test_a_batch_needs_a_policy(endpoint, tmp_path):
         endpoint.batch_predict(tmp_path, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
 
 
+def test_a_batch_that_would_replace_its_source_starts_no_job(endpoint, cloud, exported, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"user_id": 7}')
+    with pytest.raises(ValueError, match="destination must be another file than source"):
+        endpoint.batch_predict(exported[0], tmp_path / "in.jsonl", tmp_path / "in.jsonl")
+    assert cloud.requests("CreateBatchPredictionJob") == []
+
+
 def test_a_batch_that_failed_says_why(endpoint, cloud, exported, tmp_path):
     def fail(request):
         job = cloud._create("batch_prediction_job", request, "CreateBatchPredictionJob")

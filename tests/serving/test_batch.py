@@ -58,6 +58,15 @@ def test_a_line_with_a_number_that_vertex_ai_would_round_is_refused(line):
     assert Instance.parse(b'{"new_items": {"9007199254740993": {}}}').new_items == {"9007199254740993": {}}
 
 
+@pytest.mark.parametrize(("source", "destination"), [("in", "in"), ("in", "./in"), ("in.errors", "in")])
+def test_a_batch_that_would_replace_its_source_is_refused(exported, tmp_path, source, destination):
+    (tmp_path / source).write_text("{}\n")
+    sentence = rf"^destination must be another file than source, .*, .*/{source}, got '.*/{destination}'$"
+    with pytest.raises(ValueError, match=sentence):
+        predictor.batch_predict(exported[0], tmp_path / source, f"{tmp_path}/{destination}")
+    assert (tmp_path / source).read_text() == "{}\n"
+
+
 def test_a_batch_without_a_policy_is_refused(tmp_path):
     (tmp_path / "in.jsonl").write_text("{}")
     (tmp_path / "empty").mkdir()

@@ -126,11 +126,19 @@ def batch_predict(policy: str | Path, source: str | Path, destination: str | Pat
     return answer_lines(source, destination, answer)
 
 
+def check_apart(source: str | Path, destination: str | Path) -> None:
+    """Raise ValueError if answers or refusals would take the place of the file that is to be answered."""
+    results = map(os.path.realpath, (destination, f"{destination}.errors"))
+    apart = os.path.realpath(source) not in results
+    checks.require(apart, "destination", f"another file than source, with .errors, too, {source}", str(destination))
+
+
 def answer_lines(source: str | Path, destination: str | Path, answer: Callable[[bytes], dict]) -> Answered:
     """Answer every line of JSON in a file but empty ones, by a function that raises ValueError to refuse a line.
 
     The answers are in `destination`, replaced when it is complete, and refusals beside it in one with `.errors`.
     """
+    check_apart(source, destination)
     good, bad, answered, refused = Path(destination), Path(f"{destination}.errors"), 0, 0
     with (
         checks.replacing(good) as good_draft,

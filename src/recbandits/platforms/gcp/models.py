@@ -17,7 +17,7 @@ from google.api_core.exceptions import NotFound
 from recbandits.config import Config
 from recbandits.platforms.gcp.cloud import bucket_of, have, location, state_of, upload, vertex, wait
 from recbandits.platforms.gcp.images import GcpImages
-from recbandits.serving.predictor import Answered, answer_lines
+from recbandits.serving.predictor import Answered, answer_lines, check_apart
 from recbandits.serving.schemas import Instance, RefusalError, Request
 
 MACHINE = {"machine_type": "n2-standard-2", "min_replica_count": 1, "max_replica_count": 2}
@@ -59,6 +59,7 @@ def have_model(config: Config, name: str, uri: str, variables: dict, directory: 
 
 def predict_batch(config: Config, model: Any, items: int, source: str | Path, destination: str | Path) -> Answered:
     """Answer every line of a file by an `aiplatform.Model` that knows so many items; see `predictor.answer_lines`."""
+    check_apart(source, destination)
     with open(source, "rb") as file:
         lines = [line for line in file if _instance(line)]
     answers = _answers(config, model, lines, items) if lines else {}
