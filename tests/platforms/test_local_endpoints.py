@@ -60,7 +60,7 @@ print(endpoint.metrics()["process"], endpoint.name)
 """
 
 
-def test_an_endpoint_is_made_once_and_found_by_another_process(config):
+def test_an_endpoint_is_made_once_and_found_by_another_process(config, exported):
     endpoint = LocalPlatform(config).endpoints.create("once")
     server = process_of(endpoint)
     again = LocalPlatform(config).endpoints.create("once")
@@ -72,6 +72,9 @@ def test_an_endpoint_is_made_once_and_found_by_another_process(config):
     assert endpoint.health() == {"alive": False, "ready": False, "reason": "the server is not running"}
     with pytest.raises(PlatformError, match="endpoint once does not exist"):
         endpoint.predict([{"user_id": 7}])
+    with pytest.raises(PlatformError, match="endpoint once does not exist"):
+        endpoint.deploy(exported[0])
+    assert not endpoint.directory.exists()
 
 
 def test_those_who_come_at_once_share_one_server_and_no_deployment_is_lost(config, exported):

@@ -117,6 +117,7 @@ class LocalEndpoint(Endpoint):
     @in_context
     def deploy(self, policy: str | Path, traffic_percentage: int = 100) -> str:
         """See `Endpoint.deploy`; where the server refuses, or is late, it is asked to serve what it did before."""
+        self._find_socket()  # of an endpoint that was deleted no directory is made
         version, (present, state) = load(policy).version, self._read()
         release = with_version(present, version, traffic_percentage)
         copy = self._storage / versions.POLICIES / version
@@ -215,14 +216,17 @@ class LocalEndpoint(Endpoint):
     def _reason(self, answer):
         return json.loads(answer)["detail"]
 
+    def _find_socket(self):
+        if address := socket_of(self.directory):
+            return address
+        raise PlatformError(f"endpoint {self.name} does not exist, or not any more")
+
     @property
     def _variables(self):
         return self.unit.run.get("variables", {})
 
     def _send(self, method, path, body=None, headers=None):
-        address = socket_of(self.directory)
-        if address is None:
-            raise PlatformError(f"endpoint {self.name} does not exist, or not any more")
+        address = self._find_socket()
         if headers is None:
             token = self._variables.get(_TOKEN)
             headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
