@@ -112,6 +112,8 @@ def test_a_job_leaves_its_record_under_its_name_and_is_run_once(jobs, tmp_path):
     assert record.model == str(tmp_path / "artifacts" / "runs" / "jobs" / "first" / "model")
     assert record.started < record.ended
     assert jobs.logs("first") == "started  as first\n"
+    with pytest.raises(PlatformError, match=r"^first is a job, a study is expected$"):
+        jobs.trials("first")
     assert jobs.run(Job("first", ("--alpha=0.1",))) == record
     assert (tmp_path / "artifacts/runs/jobs/first/starts").read_text() == "x"
     with pytest.raises(PlatformError, match="started with other arguments, give the new one another name"):
@@ -278,6 +280,8 @@ def test_a_trial_that_is_about_to_start_is_stopped_with_its_study(jobs, tmp_path
 
 def test_another_study_of_the_same_name_is_refused(jobs, tmp_path):
     jobs.tune(make_study(trials=1))
+    with pytest.raises(PlatformError, match=r"^search is a study, a job is expected$"):
+        jobs.record("search")
     with pytest.raises(PlatformError, match="study search was started with seed 0, give one with 1 another name"):
         jobs.tune(make_study(trials=1, seed=1))
     study_dir, sentence = tmp_path / "artifacts/runs/jobs/search", "study search is being tuned by another process"

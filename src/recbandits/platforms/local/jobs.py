@@ -102,7 +102,10 @@ class LocalJobs:
 
     def _existing(self, name, *kinds):
         unit = self.unit(name)
-        if not any(read_json(unit.directory / _FILES[kind]) for kind in kinds):
+        found = [kind for kind, file in _FILES.items() if read_json(unit.directory / file)]
+        if found and not set(found) & set(kinds):
+            raise PlatformError(f"{name} is a {found[0]}, a {kinds[0]} is expected")
+        if not found:
             known = ", ".join(self.list()) or "none"
             raise PlatformError(f"there is no {' or '.join(kinds)} {name}; what there is: {known}")
         return unit
