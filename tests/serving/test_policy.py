@@ -74,6 +74,16 @@ def test_a_policy_is_replaced_as_a_whole_and_acts_for_any_batch_size(observation
     assert [entry.name for entry in tmp_path.iterdir()] == ["policy"]
 
 
+def test_an_agent_and_the_name_of_an_exploration_are_refused(observation_and_policy, tmp_path):
+    agent = make_agent("linucb", StationaryLinearEnvironment(num_actions=4, context_size=3, batch_size=16))
+    with pytest.raises(ValueError, match=r"^policy must be a TF-Agents policy, such as `agent\.policy`, got <"):
+        policy.export(agent, tmp_path / "policy")
+    sentence = r"^exploration must be None or an Exploration, such as .*, got 'epsilon_greedy'$"
+    with pytest.raises(ValueError, match=sentence):
+        policy.export(observation_and_policy[1], tmp_path / "policy", exploration="epsilon_greedy")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_files_beside_a_policy_are_not_lost(observation_and_policy, tmp_path):
     directory = policy.export(observation_and_policy[1], tmp_path / "policy")
     (directory / "notes.txt").write_text("keep me")
