@@ -212,9 +212,9 @@ def test_the_report_names_the_file_that_is_not_there_and_variables_that_nothing_
 def test_every_variable_in_the_code_and_in_the_images_is_known():
     root = Path(__file__).parents[1]
     files = [*(root / "src").rglob("*.py"), root / "docker" / "Dockerfile"]
-    found = {name for file in files for name in re.findall(r"RECBANDITS_[A-Z_]*[A-Z]", file.read_text("utf-8"))}
-    assert found <= set(VARIABLES)
-    assert {name.removeprefix("RECBANDITS_").lower() for name in set(VARIABLES) - found} <= set(SETTINGS)
+    names = {name for file in files for name in re.findall(r"RECBANDITS_[A-Z_]*[A-Z]", file.read_text("utf-8"))}
+    assert names <= set(VARIABLES)
+    assert {name.removeprefix("RECBANDITS_").lower() for name in set(VARIABLES) - names} <= set(SETTINGS)
 
 
 def test_the_report_has_help_and_refuses_arguments():

@@ -102,10 +102,10 @@ class LocalJobs:
 
     def _existing(self, name, *kinds):
         unit = self.unit(name)
-        found = [kind for kind, file in _FILES.items() if read_json(unit.directory / file)]
-        if found and not set(found) & set(kinds):
-            raise PlatformError(f"{name} is a {found[0]}, a {kinds[0]} is expected")
-        if not found:
+        present = [kind for kind, file in _FILES.items() if read_json(unit.directory / file)]
+        if present and not set(present) & set(kinds):
+            raise PlatformError(f"{name} is a {present[0]}, a {kinds[0]} is expected")
+        if not present:
             known = ", ".join(self.list()) or "none"
             raise PlatformError(f"there is no {' or '.join(kinds)} {name}; what there is: {known}")
         return unit
