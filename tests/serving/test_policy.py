@@ -76,7 +76,7 @@ def test_a_policy_is_replaced_as_a_whole_and_acts_for_any_batch_size(observation
 
 def test_an_agent_and_the_name_of_an_exploration_are_refused(observation_and_policy, tmp_path):
     agent = make_agent("linucb", StationaryLinearEnvironment(num_actions=4, context_size=3, batch_size=16))
-    with pytest.raises(ValueError, match=r"^policy must be a TF-Agents policy, such as `agent\.policy`, got <"):
+    with pytest.raises(ValueError, match=r"^policy must be that of an agent, such as `agent\.policy`, got <"):
         policy.export(agent, tmp_path / "policy")
     sentence = r"^exploration must be None or an Exploration, such as .*, got 'epsilon_greedy'$"
     with pytest.raises(ValueError, match=sentence):

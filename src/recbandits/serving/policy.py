@@ -115,14 +115,14 @@ def export(
       summary: `TrainingSummary`, for the model card.
 
     Raises:
-      ValueError: the policy or exploration is of another kind, the directory holds something that is not an exported
-        policy, features or arms are not those that the policy reads, an id or title is none that can be read again, or
-        a policy that keeps its `action` alone comes with `Features`. (The environments of MovieLens pass
-        `RatingFeatures` for every agent.)
+      ValueError: the policy is an agent, the exploration is of another kind, the directory holds something that is not
+        an exported policy, features or arms are not those that the policy reads, an id or title is none that can be
+        read again, or a policy that keeps its `action` alone comes with `Features`. (The environments of MovieLens
+        pass `RatingFeatures` for every agent.)
     """
     from recbandits.serving import saved_model
 
-    require(isinstance(policy, saved_model.TFPolicy), "policy", "a TF-Agents policy, such as `agent.policy`", policy)
+    require(not hasattr(policy, "collect_policy"), "policy", "that of an agent, such as `agent.policy`", policy)
     known = exploration is None or isinstance(exploration, Exploration)
     require(known, "exploration", "None or an Exploration, such as Exploration('epsilon_greedy', 0.1)", exploration)
     directory, scorer = Path(directory), policy.scorer() if hasattr(policy, "scorer") else None
