@@ -54,6 +54,15 @@ def test_every_recorded_table_is_shown():
     assert len(page_tables) == len(set(page_tables))
 
 
+def test_every_record_says_of_what_and_by_what_it_was_measured():
+    """A record without these was not written by a benchmark."""
+    names = ("data", "date", "profile", "python", "tensorflow", "tf-agents", "numpy", "machine", "cores", "load")
+    for file in pages.RESULTS.glob("*.json"):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        assert [*record] == [*names, "tables"], file.name
+        assert record["profile"] == "full", file.name
+
+
 def test_the_text_around_the_tables_states_no_result():
     """Digits are allowed in names (MovieLens 100K, 95 %, 02c) and in code, not as measurements."""
     page = (pages.ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
