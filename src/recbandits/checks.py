@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import reduce
 from numbers import Integral, Real
 from operator import getitem
@@ -105,6 +105,14 @@ def _is_present(value: Any) -> bool:
     """Return whether a value is neither None nor NaN, NaT or NA, which do not equal themselves."""
     same = value == value
     return value is not None and isinstance(same, (bool, np.bool_)) and bool(same)
+
+
+def require_seeds(seeds: Any) -> list[int]:
+    """Return an iterable of seeds as a list, or raise ValueError unless it is one or more different seeds."""
+    values = list(seeds) if isinstance(seeds, Iterable) else []
+    different = all(map(SEED.accepts, values)) and 0 < len(values) == len(set(values))
+    require(different, "seeds", "whole numbers from 0 to 2**63 - 1, at least one and all different", seeds)
+    return values
 
 
 def require_distributions(values: np.ndarray, name: str, mask: np.ndarray | None = None) -> None:

@@ -17,7 +17,7 @@ from tf_agents.trajectories import time_step as ts
 from tqdm import tqdm
 
 from recbandits.agents.factory import make_agent
-from recbandits.checks import SEED, require, require_each, whole
+from recbandits.checks import require, require_each, require_seeds, whole
 from recbandits.config import count_cores
 from recbandits.environments.base import SeededEnvironment
 from recbandits.environments.ranking import RankingEnvironment
@@ -70,7 +70,7 @@ def simulate(
     require(isinstance(environment, SeededEnvironment), "environment", "one of recbandits", environment)
     if not isinstance(agents, Mapping):
         agents = {_default_label(agents): agents}
-    seeds = list(seeds) if isinstance(seeds, Iterable) else seeds
+    seeds = require_seeds(seeds)
     _check(agents, steps, seeds, points)
     ends = np.unique(np.linspace(0, steps, min(points, steps) + 1).round().astype(int))[1:]
     frames, stop, workers = {}, threading.Event(), count_cores()
@@ -121,8 +121,6 @@ def _check(agents, steps, seeds, points):
     require(bool(agents), "agents", "at least one", agents)
     require_each(whole(), steps=steps, points=points)
     require(steps // points < 2**31 - 1, "steps", "fewer than 2**31 - 1 for each of the points", steps)
-    different = isinstance(seeds, list) and all(map(SEED.accepts, seeds)) and 0 < len(seeds) == len(set(seeds))
-    require(different, "seeds", "whole numbers from 0 to 2**63 - 1, at least one and all different", seeds)
     folders = {_folder_name(label) for label in agents} - {""}
     require(len(folders) == len(agents), "letters and digits of labels", "different from each other", [*agents])
     instances = [label for label, agent in agents.items() if isinstance(agent, TFAgent)]

@@ -15,7 +15,7 @@ from tf_agents.trajectories import time_step as ts
 from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.models import rewards_by_slot
 from recbandits.agents.ranking.policy import SlatePolicy
-from recbandits.checks import SEED, require, require_each, whole
+from recbandits.checks import SEED, require, require_each, require_seeds, whole
 from recbandits.environments.ranking import RankingEnvironment
 from recbandits.records.slate_log import SlateLog
 from recbandits.training.checkpoints import assign_values, read_values
@@ -141,8 +141,8 @@ def train_off_policy(
     those of `serve_slates`, when the first seed is requested. FloatingPointError, with label and seed, for weights that
     are not finite after the last step.
     """
-    seeds = list(seeds) if isinstance(seeds, Iterable) else [seeds]
-    _check(environment, seeds, steps=steps)
+    _check(environment, steps=steps)
+    seeds = require_seeds(seeds)
     trained = {label: make_agent(agent, environment) for label, agent in agents.items()}
 
     def step(number, seed):
@@ -206,7 +206,8 @@ def _visit(environment, slates, seed, graph, policy=None):
 
     The result also has the `position` propensities of the slates; None without a `policy` that has a formula for them.
     """
-    _check(environment, [seed], slates=slates)
+    _check(environment, slates=slates)
+    require_each(SEED, seed=seed)
     environment.restart(seed)
     parts, positions = [], []
     for number in range(-(-slates // environment.batch_size)):
@@ -233,11 +234,9 @@ def _make_event_ids(seed, slates):
     return np.array([f"{seed}-{number}" for number in range(slates)], dtype=object)
 
 
-def _check(environment, seeds, **numbers):
+def _check(environment, **numbers):
     require(isinstance(environment, RankingEnvironment), "environment", "a RankingEnvironment", environment)
     require_each(whole(), **numbers)
-    for seed in seeds:
-        require_each(SEED, seed=seed)
 
 
 def _clip(probability):
