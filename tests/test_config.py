@@ -14,6 +14,9 @@ from recbandits.config import SETTINGS, VARIABLES, Config
 from tests import commands
 
 PREFIXES = st.from_regex(r"[a-z](-?[a-z0-9]){0,8}", fullmatch=True).filter(lambda text: not text.startswith("goog"))
+# "~name" is the directory of a user, whom this machine may not have; "~" and "~/name" are of the user who runs it.
+ARTIFACTS = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1)
+ARTIFACTS = ARTIFACTS.filter(lambda text: "://" not in text and not re.match("~[^/]", text))
 CONFIGS = st.builds(
     Config,
     platform=st.sampled_from(["local", "gcp"]),
@@ -21,7 +24,7 @@ CONFIGS = st.builds(
     region=st.sampled_from(["us-central1", "europe-west4", "northamerica-northeast2"]),
     prefix=PREFIXES,
     version=st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True),
-    artifacts=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1).filter(lambda text: "://" not in text),
+    artifacts=ARTIFACTS,
 )
 
 

@@ -164,11 +164,11 @@ class Config:
 
 
 SETTINGS = tuple(item.name for item in fields(Config) if item.compare)
-_OTHERS = (  # variables of other modules and of the images, without "RECBANDITS_"
-    *("CONFIG", "CACHE", "MOVIELENS", "OPEN_BANDIT", "ACCELERATOR", "START", "SETTINGS", "FEATURES", "USERS"),
-    *("ADMIN_TOKEN", "RELEASE", "EVENT_TOPIC", "EVENT_SINK", "EVENT_SPOOL"),
+_OF_OTHERS = (  # variables of other modules and of the images, without "RECBANDITS_"
+    "CONFIG CACHE MOVIELENS OPEN_BANDIT ACCELERATOR START SETTINGS FEATURES USERS "
+    "ADMIN_TOKEN RELEASE EVENT_TOPIC EVENT_SINK EVENT_SPOOL"
 )
-VARIABLES = tuple(f"RECBANDITS_{name.upper()}" for name in (*SETTINGS, *_OTHERS))
+VARIABLES = tuple(f"RECBANDITS_{name.upper()}" for name in (*SETTINGS, *_OF_OTHERS.split()))
 
 
 def count_cores() -> int:

@@ -45,9 +45,9 @@ def by_click_model(tables: Mapping[str, pd.DataFrame], truths: Mapping[str, floa
     """Draw estimates of a policy's value with their intervals, an axis per click model, a row per estimator.
 
     Intervals that do not contain the truth, a vertical line, have a colour of their own; without one, an estimate is
-    grey. `tables` map a click model to
-    a DataFrame with columns value, low and high, all with the same estimators as index, and `truths` the same click
-    models to the true value in clicks per slate; ValueError for other tables, or none.
+    grey. `tables` map a click model to a DataFrame with columns value, low and high, all with the same estimators as
+    index, and `truths` the same click models to the true value in clicks per slate; ValueError for other tables, or
+    none.
     """
     style.require_content(tables, "tables", "click model")
     require(set(tables) == set(truths), "click models of truths", f"those of tables, {list(tables)}", list(truths))
