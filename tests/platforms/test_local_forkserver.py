@@ -58,7 +58,7 @@ def code(tmp_path, monkeypatch):
     (directory / "warm_report.py").write_text(REPORT)
     (directory / "warm_family.py").write_text(FAMILY)
     monkeypatch.setenv("PYTHONPATH", str(directory), prepend=os.pathsep)
-    monkeypatch.setattr(forkserver, "PACKAGE", "warm_")
+    monkeypatch.setattr(forkserver, "FORKED", ("warm_",))
     monkeypatch.setattr(forkserver, "MODULES", ("json",))
     return directory
 
@@ -87,7 +87,7 @@ def test_a_forked_command_is_what_an_executed_one_is(unit, monkeypatch):
     starts, before = [], os.umask(0o027)
     try:
         for prefix in ("warm_", "another_package."):
-            monkeypatch.setattr(forkserver, "PACKAGE", prefix)
+            monkeypatch.setattr(forkserver, "FORKED", (prefix,))
             unit.start(command("warm_report", "3", "--an argument=ä"), {"AIP_MODEL_DIR": "a model"})
             starts.append(is_forked(unit))
             unit.wait()
@@ -112,7 +112,7 @@ def test_a_process_that_imports_tensorflow_after_its_first_job_keeps_its_forkser
     added = json.loads(process.stdout)
     assert added["TF2_BEHAVIOR"] == "1"
     monkeypatch.setattr(forkserver, "MODULES", ("json",))
-    job = [sys.executable, "-m", f"{forkserver.PACKAGE}task"]
+    job = command("warm_report")
     first = forkserver.get_forkserver(job, before | {"A": "1"})
     assert forkserver.get_forkserver(job, before | {"A": "1"} | added) is first
     assert forkserver.get_forkserver(job, before | {"A": "2"}) is not first
@@ -160,7 +160,7 @@ def test_a_forked_unit_outlives_forkserver_and_starter_and_another_process_stops
 import os, signal, psutil
 from recbandits.platforms.local import forkserver
 from recbandits.platforms.local.units import Unit
-forkserver.PACKAGE, forkserver.MODULES = "warm_", ("json",)
+forkserver.FORKED, forkserver.MODULES = ("warm_",), ("json",)
 Unit({str(unit.directory)!r}, "unit a").start({command("warm_family")!r})
 print(psutil.Process().children()[0].pid, flush=True)
 os.killpg(0, signal.SIGKILL)
@@ -181,7 +181,7 @@ def test_after_kills_at_random_moments_no_process_is_left_and_the_unit_starts_ag
     text = f"""
 from recbandits.platforms.local import forkserver
 from recbandits.platforms.local.units import Unit
-forkserver.PACKAGE, forkserver.MODULES = "warm_", ("json",)
+forkserver.FORKED, forkserver.MODULES = ("warm_",), ("json",)
 forkserver.get_forkserver({command("warm_family")!r}, dict(__import__("os").environ, PYTHONUNBUFFERED="1"))
 print("ready", flush=True)
 Unit({str(unit.directory)!r}, "unit a").start({command("warm_family")!r})

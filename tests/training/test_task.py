@@ -130,8 +130,8 @@ def test_a_forked_job_gives_what_an_executed_one_gives(jobs, data, monkeypatch):
     """
     monkeypatch.delenv("OPENBLAS_NUM_THREADS")
     records, commands = [], []
-    for package in (forkserver.PACKAGE, "another_package."):
-        monkeypatch.setattr(forkserver, "PACKAGE", package)
+    for prefix in (*forkserver.FORKED[:1], "another_package."):
+        monkeypatch.setattr(forkserver, "FORKED", (prefix,))
         job = Job(f"start-{len(records)}", (*FIT, data, "--seeds=0", "--decisions=1000", "--judged=100"))
         jobs.run(job, wait=False)
         commands.append({forkserver.__name__ in process.cmdline() for process in jobs.unit(job.name).members()})

@@ -33,7 +33,7 @@ from typing import Any
 import psutil
 
 VARIABLE = "RECBANDITS_START"  # name of a start, in the environment of its processes
-PACKAGE = "recbandits.training."  # the modules that are forked
+FORKED = ("recbandits.training.", "recbandits.platforms.local.pipelines")  # how the names of forked modules begin
 # What they import; the estimators of a job import scikit-learn when they are called.
 MODULES = ("recbandits.training.experiments", "recbandits.serving.saved_model", "sklearn.linear_model", "tyro")
 _PER_JOB = ("AIP_", "CLOUD_ML_", VARIABLE)  # prefixes of variables that differ between jobs; no import reads them
@@ -87,7 +87,7 @@ def get_forkserver(command: Sequence[str], environment: dict[str, str]) -> Forks
 
     On macOS everything is executed: its libraries for linear algebra do not work in a forked process.
     """
-    python = list(command[:2]) == [sys.executable, "-m"] and command[2].startswith(PACKAGE)
+    python = list(command[:2]) == [sys.executable, "-m"] and command[2].startswith(FORKED)
     if not python or sys.platform != "linux":
         return None
     umask = os.umask(0o077)
@@ -119,7 +119,6 @@ def main(connection: socket.socket, modules: Sequence[str]) -> None:
         if os.fork() == 0:
             connection.close()  # a request that this forkserver does not take must find it closed
             _run(*descriptors)
-            break
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -139,6 +138,8 @@ def _run(reply, lock, log):
         os.close(log)
         starter.send(b"r")
     next(units_below(directory)).execute(lock, _fork_command)
+    sys.stdout.flush()
+    os._exit(0)  # the end of the interpreter would take a second, for which those who wait for the unit would wait
 
 
 def _show_name(name):

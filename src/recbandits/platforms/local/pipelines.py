@@ -2,13 +2,19 @@
 
 The directory has the files of its `Unit`, `steps` (what the steps have made) and, once all of them have succeeded,
 `outputs.json`. KFP starts each step as a process of the unit: where KFP was killed, the run is over, and can be started
-again, when its last step has ended. `python -m recbandits.platforms.local.pipelines DIRECTORY` is the command.
+again, when its last step has ended. `python -m recbandits.platforms.local.pipelines DIRECTORY` is the command. Where a
+`forkserver` has forked it, it forks the steps, which then start without the seconds of importing TensorFlow.
 """
 
 import json
+import multiprocessing
+import os
 import re
+import runpy
 import sys
+import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 
 from recbandits.config import Config
@@ -20,6 +26,7 @@ from recbandits.platforms.protocol import PlatformError
 
 _ERROR = r"\w+(\.\w+)*(Error|Exception|Interrupt|Exit): .*"
 _OUTPUTS, _STEPS = "outputs.json", "steps"
+_EXECUTOR = "kfp.dsl.executor_main"  # the module that runs the function of a step
 _PATIENCE = 60.0  # seconds to wait for others that start a run
 
 
@@ -92,8 +99,11 @@ def execute(unit: Unit) -> None:
     """Run the pipeline of a unit to its end, step by step; a failed step is a SystemExit with its sentence."""
     from kfp import local
     from kfp.components import load_component_from_text
+    from kfp.local import subprocess_task_handler
 
     warnings.filterwarnings("ignore", message="You may be attemping to run a task that uses custom")
+    if "tensorflow" in sys.modules:
+        subprocess_task_handler.run_local_subprocess = partial(_fork, subprocess_task_handler.run_local_subprocess)
     runner, folder = local.SubprocessRunner(use_venv=False), str(unit.directory / _STEPS)
     local.init(runner=runner, pipeline_root=folder, raise_on_error=True)
     request = unit.run["request"]
@@ -103,6 +113,30 @@ def execute(unit: Unit) -> None:
     except (RuntimeError, TypeError) as error:
         raise SystemExit(_sentence(str(error), unit.log())) from None
     write_json(unit.directory / _OUTPUTS, {name: getattr(value, "uri", value) for name, value in outputs.items()})
+
+
+def _fork(execute_step, full_command):
+    """Fork a step that is a function alone; execute one that also installs packages. Return its exit code.
+
+    The command of the former is `sh -ec SCRIPT SOURCE ARGUMENT...`, where the script writes the source into a file for
+    the executor.
+    """
+    shell, option, script, source, *arguments = full_command
+    if (shell, option) != ("sh", "-ec") or _EXECUTOR not in script:
+        return execute_step(full_command)
+    step = multiprocessing.get_context("fork").Process(target=_run_step, args=(source, arguments))
+    step.start()
+    step.join()
+    return step.exitcode
+
+
+def _run_step(source, arguments):
+    os.environ["_KFP_RUNTIME"] = "true"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "ephemeral_component.py")
+        file.write_text(source, encoding="utf-8")
+        sys.argv[1:] = ["--component_module_path", str(file), *arguments]
+        runpy.run_module(_EXECUTOR, run_name="__main__", alter_sys=True)
 
 
 def _sentence(error, log):
