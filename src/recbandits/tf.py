@@ -26,8 +26,8 @@ try:
     import tensorflow as tf
 finally:
     gc.freeze()  # they all stay: to look at them again and again takes a fifth of the time of the import
-    # DuckDB reports objects that are left at the end; without it, the second that it takes to find them is saved.
-    atexit.register(lambda: "duckdb" in sys.modules and gc.unfreeze())
+    # DuckDB reports objects that are left at the end; without it, the second that it takes to free them is saved.
+    atexit.register(lambda: gc.unfreeze() if "duckdb" in sys.modules else None)
     if _is_enabled:
         gc.enable()
 
