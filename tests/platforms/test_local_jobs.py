@@ -77,7 +77,7 @@ def config(tmp_path, monkeypatch):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "task.py").write_text(TASK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"), prepend=os.pathsep)
-    monkeypatch.setattr(forkserver, "PACKAGE", "task")
+    monkeypatch.setattr(forkserver, "FORKED", ("task",))
     monkeypatch.setattr(forkserver, "MODULES", ("hypertune",))
     return Config(artifacts=str(tmp_path / "artifacts"))
 

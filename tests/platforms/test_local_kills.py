@@ -301,7 +301,7 @@ def system(tmp_path, exported, monkeypatch):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "warm_counter.py").write_text(TASK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"), prepend=os.pathsep)
-    monkeypatch.setattr(forkserver, "PACKAGE", "warm_")
+    monkeypatch.setattr(forkserver, "FORKED", ("warm_",))
     monkeypatch.setattr(forkserver, "MODULES", ("json",))
     system = SystemUnderTest(tmp_path, exported[0])
     yield system

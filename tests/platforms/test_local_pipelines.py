@@ -9,7 +9,8 @@ import pytest
 from kfp import compiler, dsl
 
 from recbandits.config import Config
-from recbandits.platforms.local.pipelines import LocalPipelines
+from recbandits.platforms.local import forkserver
+from recbandits.platforms.local.pipelines import LocalPipelines, _fork
 from recbandits.platforms.local.units import units_below
 from recbandits.platforms.pipelines import IMAGE
 from recbandits.platforms.protocol import PlatformError
@@ -102,6 +103,36 @@ def test_a_failure_names_the_step_and_its_last_words(pipelines, template, direct
     assert run.error == (
         "pipeline run one failed with exit code 1: step double failed: ValueError: the number must not be 13"
     )
+
+
+def test_forked_steps_come_to_the_same_end_as_those_that_kfp_executes(pipelines, template, directory, monkeypatch):
+    ends = []
+    for name in ("forked", "executed"):
+        (directory / "gate").touch()
+        pipelines.run(template, name, {"directory": str(directory)})
+        is_executed = "kfp.dsl.executor_main" in psutil.Process(wait_for_step(directory)).cmdline()
+        for file in ("gate", "starts"):
+            (directory / file).unlink()
+        ends.append((is_executed, *pipelines.wait(name)[1:]))
+        monkeypatch.setattr(forkserver, "FORKED", ())
+    outputs = {"Output": {"twice": 6, "more": 4}}
+    assert ends == [(False, "succeeded", outputs, ""), (True, "succeeded", outputs, "")]
+
+
+def test_a_step_that_installs_packages_is_executed_and_a_forked_one_ends_with_its_own_code(directory):
+    """The commands are those that KFP compiles."""
+    given, executed, codes = json.dumps({"outputs": {"outputFile": str(directory / "outputs.json")}}), [], []
+    for packages in (["six"], None):
+
+        @dsl.component(base_image=IMAGE, install_kfp_package=False, packages_to_install=packages)
+        def leave():
+            raise SystemExit(3)
+
+        container = leave.component_spec.implementation.container
+        command = [given if word == "{{$}}" else word for word in (*container.command, *container.args)]
+        codes.append(_fork(lambda command: executed.append(command) or 0, command))
+    assert len(executed) == 1
+    assert codes == [0, 3]
 
 
 def test_no_two_runs_of_one_pipeline_go_on_at_once(pipelines, template, directory):
