@@ -99,15 +99,14 @@ class _Copy:
         settings = {"threads": 1, "enable_external_access": False, "temp_directory": ""}
         self.connection = duckdb.connect(":memory:", config=settings)
         self.connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
-        self._columns = {}
+        self._forms = {}  # of the JSON in the column `record`, by table
         for table in sql.TABLES.values():
             schema = arrow_schema(table.record).append(pa.field(sql.DIGEST, pa.string()))
             self.connection.register("batch", schema.empty_table())
             self.connection.execute(f"CREATE TABLE {table.name} AS FROM batch")
             described = self.connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {table.name})")
-            types, names = dict(described.fetchall()), table.record.fields
-            form = json.dumps({name: types[name] for name in names})  # of the JSON in the column `record`
-            self._columns[table.name] = ", ".join(f"(from_json(record, '{form}')).{name}" for name in names)
+            types = dict(described.fetchall())
+            self._forms[table.name] = json.dumps({name: types[name] for name in table.record.fields})
         view = "CREATE VIEW decisions AS " + sql.VIEW.format(dataset="")
         self.connection.execute(translated(view)[0])
 
@@ -117,7 +116,8 @@ class _Copy:
         while rows := database.execute(new, [self._last[name]]).fetchall():
             numbers, digests, records = zip(*rows, strict=True)
             self.connection.register("batch", pa.table({"digest": digests, "record": records}))
-            self.connection.execute(f"INSERT INTO {name} SELECT {self._columns[name]}, digest FROM batch")
+            columns = f"unnest(from_json(record, '{self._forms[name]}'))"
+            self.connection.execute(f"INSERT INTO {name} SELECT {columns}, digest FROM batch")
             self.connection.unregister("batch")
             self._last[name] = numbers[-1]
 
