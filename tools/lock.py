@@ -20,7 +20,10 @@ GPU, COLAB = "requirements/gpu.txt", "requirements/colab.txt"
 FILES = {
     LOCK: ("The lock: every package of the environment", "pyproject.toml --extra lab --group dev"),
     "requirements/serve.txt": ("The packages of the prediction server", "pyproject.toml --extra serve"),
-    "requirements/train.txt": ("The packages of the training task", "pyproject.toml --extra train --group tf-agents"),
+    "requirements/train.txt": (
+        "The packages of the training task and of the steps of pipelines on Vertex AI",
+        "pyproject.toml --extra train --extra gcp --group tf-agents",
+    ),
     LAB: (
         "The packages of the notebooks, of `make run` and of the playground",
         "pyproject.toml --extra lab --group demo --group run --group tf-agents",

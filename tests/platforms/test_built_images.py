@@ -30,8 +30,8 @@ INSIDE = """
 import importlib.metadata, json, os
 print(json.dumps([[each.name.lower() for each in importlib.metadata.distributions()], os.getuid()]))
 """
-TOOLS = {"jupyterlab", "kfp", "pytest", "hatchling", "google-cloud-aiplatform"}
-ABSENT = {"serve": TOOLS | {"tensorflow", "tf-agents"}, "train": TOOLS}
+TOOLS = {"jupyterlab", "pytest", "hatchling"}
+ABSENT = {"serve": TOOLS | {"tensorflow", "tf-agents", "kfp", "google-cloud-aiplatform"}, "train": TOOLS}
 LARGEST = {"serve": 1.0e9, "train": 3.3e9}  # bytes
 PATIENCE = 1800  # seconds for a build
 

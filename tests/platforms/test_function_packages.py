@@ -1,7 +1,8 @@
-"""The functions of 04-02 run from their packages: what they import is in the zip or among the pinned requirements."""
+"""What runs on Google Cloud has what it imports: functions in their zips and requirements, steps in their image."""
 
 import base64
 import hashlib
+import inspect
 import io
 import re
 import subprocess
@@ -13,9 +14,12 @@ from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
+from recbandits.loop import components
 from recbandits.loop.core import FUNCTIONS
 from recbandits.platforms.gcp.functions import pack
+from tools.sbom import find_packages
 
 RECORDER = Path(__file__).parents[1] / "recorder.py"
 BEGIN = """
@@ -39,24 +43,35 @@ cloud = Recorder("movie-lab-42")
 cloud.__enter__()
 cloud.answers["GET .*/packages/train/tags/v1"] = {{"version": "packages/train/versions/sha256:0"}}
 """
-LOG = """
-import base64
-from cloudevents.http import CloudEvent
+WAREHOUSE = """
 cloud.documents["/bigquery/v2/projects/movie-lab-42/datasets/recbandits_v1"] = {{}}
 jobs, done = "POST https://[^/]+/bigquery/v2/projects/movie-lab-42/jobs", {{"status": {{"state": "DONE"}}}}
 new = {{"schema": {{"fields": [{{"name": "digest", "type": "STRING"}}]}}, "rows": [{{"f": [{{"v": "0"}}]}}]}}
 cloud.answers["GET .*/queries/.*"] = new | {{"jobComplete": True, "totalRows": "1", "jobReference": {{"jobId": "q"}}}}
 cloud.answers[jobs] = lambda request: request["body"] | done
+"""
+LOG = """
+import base64
+from cloudevents.http import CloudEvent
 main._warehouse = lambda: platform.warehouse
 reward = base64.b64encode(b'{{"event_id": "a1", "time": "2026-01-01T12:00:00+00:00", "value": 4.0}}').decode()
 message = {{"message": {{"messageId": "1", "publishTime": "2026-01-01T12:00:01Z", "data": reward}}}}
 main.log_reward(CloudEvent({{"type": "google.cloud.pubsub.topic.v1.messagePublished", "source": "test"}}, message))
+"""
+MERGED = """
 queries = [each["body"]["configuration"]["query"]["query"] for each in cloud.requests(jobs)]
 assert queries[-1].strip().startswith("MERGE INTO rewards"), queries
 """
+WRITE = """
+from datetime import UTC, datetime
+from recbandits.records import Reward
+platform.warehouse.write([Reward("a1", datetime.now(UTC), 4.0)])
+"""
+ENDPOINT = """
+assert platform.endpoints.create().traffic_split == {{}}
+"""
 ASK = """
 assert callable(main.simulate)
-assert platform.endpoints.create().traffic_split == {{}}
 platform.messages.publisher(platform.messages.topic("rewards")).send([])
 assert "CreateTopic" in cloud.methods()
 """
@@ -66,7 +81,17 @@ from recbandits.loop.core import TEMPLATES
 assert platform.pipelines.run(TEMPLATES / "re_training.yaml", "first").state == "succeeded"
 assert len(cloud.requests("CreatePipelineJob")) == 1
 """
+STEP = """
+import sys
+sys.path[:0] = [{source!r}, {site!r}]
+import kfp.dsl.executor_main
+{imports}
+platform = platform_of({{"platform": "gcp", "project": "movie-lab-42"}})
+"""
 VARIABLES = {"RECBANDITS_PLATFORM": "gcp", "RECBANDITS_PROJECT": "movie-lab-42", "PATH": "/usr/bin:/bin"}
+
+
+ROOT = RECORDER.parents[1]
 
 
 def closure(requirements):
@@ -117,7 +142,10 @@ def is_original(path, file_hash):
     return base64.urlsafe_b64encode(digest).decode().rstrip("=") == file_hash.value
 
 
-@pytest.mark.parametrize(("name", "code"), [("logger", LOG), ("simulator", ASK), ("trigger", TICK)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("logger", WAREHOUSE + LOG + MERGED), ("simulator", ENDPOINT + ASK), ("trigger", TICK)],
+)
 def test_a_function_works_with_its_package_and_its_requirements_alone(tmp_path, name, code):
     """Its own work, or what of it goes to Google Cloud, in a Python that has nothing else."""
     with zipfile.ZipFile(io.BytesIO(pack(FUNCTIONS / name))) as zipped:
@@ -128,6 +156,20 @@ def test_a_function_works_with_its_package_and_its_requirements_alone(tmp_path, 
     (tmp_path / "tests" / "recorder.py").write_bytes(RECORDER.read_bytes())
     folders = {name: str(tmp_path / name) for name in ("tests", "site")} | {"folder": str(tmp_path / "function")}
     command = [sys.executable, "-I", "-S", "-c", (BEGIN + RECORDED + code + END).format(**folders)]
+    variables = VARIABLES | {"RECBANDITS_ARTIFACTS": str(tmp_path / "artifacts")}
+    process = subprocess.run(command, capture_output=True, text=True, env=variables)
+    assert process.stdout.endswith("done\n"), process.stderr
+
+
+def test_the_steps_of_pipelines_work_with_the_packages_of_their_image_alone(tmp_path):
+    """All that the components import, and what they write to Google Cloud."""
+    installed = {canonicalize_name(each.name) for each in metadata.distributions()}
+    install(find_packages("train").keys() & installed, tmp_path / "site")
+    imports = "\n".join(re.findall(r"^    (from recbandits.*)$", inspect.getsource(components), flags=re.M))
+    assert imports.count("\n") > 20
+    code = STEP + RECORDED + WAREHOUSE + WRITE + MERGED + ENDPOINT + "print('done')"
+    folders = {"source": str(ROOT / "src"), "site": str(tmp_path / "site"), "tests": str(RECORDER.parent)}
+    command = [sys.executable, "-I", "-S", "-c", code.format(**folders, imports=imports)]
     variables = VARIABLES | {"RECBANDITS_ARTIFACTS": str(tmp_path / "artifacts")}
     process = subprocess.run(command, capture_output=True, text=True, env=variables)
     assert process.stdout.endswith("done\n"), process.stderr
