@@ -4,10 +4,12 @@ import random
 import shutil
 import string
 import subprocess
+import sys
 
 import nbformat
 import pytest
 
+from tools import images
 from tools.find_secrets import find_secrets, list_files
 from tools.lock import ROOT
 
@@ -97,3 +99,12 @@ def test_a_secret_in_the_build_context_is_found_though_git_does_not_track_it(tre
     expected = write_secrets(tree / "src", "settings_{}.py", "# {}")
     write_secrets(tree, "notes_{}.py", "# {}")  # neither tracked nor in the context
     assert find_secrets(list_files(tree)) == expected
+
+
+def test_no_image_is_built_of_files_with_secrets(tree, monkeypatch):
+    expected = write_secrets(tree / "src", "settings_{}.py", "# {}")
+    monkeypatch.setattr(images, "ROOT", tree)
+    monkeypatch.setattr(sys, "argv", ["images", "serve"])
+    with pytest.raises(SystemExit) as error:
+        images.main()
+    assert error.value.code.splitlines() == ["no image was built, as its files have secrets:", *expected]

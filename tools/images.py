@@ -5,9 +5,10 @@ import sys
 
 from recbandits.checks import write_text
 from recbandits.config import Config
-from recbandits.platforms.images import checkout, targets
+from recbandits.platforms.images import checkout, context, targets
 from recbandits.platforms.local.images import LocalImages
 from recbandits.platforms.protocol import PlatformError
+from tools.find_secrets import find_secrets
 from tools.lock import ROOT
 from tools.sbom import make_sbom
 
@@ -17,13 +18,15 @@ def main():
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=f"one of {', '.join(targets(checkout()))}")
     parser.add_argument("--base", help="image to begin with, instead of the one in docker/Dockerfile")
     arguments = parser.parse_args()
-    images = LocalImages(Config.load())
+    if findings := find_secrets([ROOT / path for path in context(ROOT)]):
+        sys.exit("no image was built, as its files have secrets:\n" + "\n".join(findings))
     try:
+        images = LocalImages(Config.load())
         for name in arguments.images:
             print(f"built {images.build(name, arguments.base or None)}")
             sbom = write_text(ROOT / "build" / "sbom" / f"{name}.cdx.json", make_sbom(name, arguments.base))
             print(f"wrote {sbom.relative_to(ROOT)}")
-    except PlatformError as error:
+    except (PlatformError, ValueError) as error:
         sys.exit(str(error))
 
 
