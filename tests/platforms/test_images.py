@@ -31,14 +31,22 @@ NEEDED = [
 SETS = {
     "serve": ["requirements/serve.txt"],
     "train": ["requirements/train.txt"],
-    "train-gpu": ["requirements/train.txt", "requirements/gpu.txt"],
     "lab": ["requirements/train.txt", "requirements/lab.txt"],
+    "train-gpu": ["requirements/train.txt", "requirements/gpu.txt"],
 }
 UNWANTED = [
     ".git/config",
     ".venv/bin/python",
     ".env",
     "src/.env",
+    "learning/.env.local",
+    "docs/.netrc",
+    "playground/server.key",
+    "playground/server.pem",
+    "03-ranking/ratings.csv",
+    "03-ranking/.git/config",
+    "03-ranking/.venv/bin/python",
+    "src/ml-latest.zip",
     "key.json",
     "recbandits.toml",
     "01-online-bandit-simulation/recbandits.toml",
@@ -179,6 +187,8 @@ def test_an_image_keeps_to_the_rules(name):
     keywords = [keyword for keyword, _ in steps(name)]
     last_run = max(position for position, keyword in enumerate(keywords) if keyword == "RUN")
     assert all(last_run < keywords.index(keyword) for keyword in ("USER", "HEALTHCHECK") if keyword in keywords)
+    python_is_first = name.startswith("train")  # uvicorn and JupyterLab have handlers of their own for SIGTERM
+    assert values(name, "STOPSIGNAL") == (["SIGINT"] if python_is_first else [])
     for keyword in ("ENTRYPOINT", "CMD"):
         assert all(isinstance(json.loads(value), list) for value in values(name, keyword)), (
             "exec form, or signals get lost"
@@ -211,7 +221,7 @@ def test_binder_can_start_its_own_command():
 
 def test_an_image_that_does_not_exist_is_refused_with_a_message():
     for name in ("Train", ""):
-        with pytest.raises(PlatformError, match=r"there is no image .*: docker/Dockerfile has serve, train, train-gpu"):
+        with pytest.raises(PlatformError, match=r"there is no image .*: docker/Dockerfile has serve, train, lab"):
             image_steps(name, ROOT)
 
 
@@ -244,8 +254,9 @@ def put_engine_on_path(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.chdir(ROOT / "docker")
 
-    def put(name, answers=0, builds=0):
-        script = f'[ "$1" = build ] || exit {answers}\necho "$PWD" "$@" > {tmp_path}/said\nexit {builds}\n'
+    def put(name, answers=0, builds=0, says=""):
+        script = f'[ "$1" = build ] || {{ echo "{says}" >&2; exit {answers}; }}\n'
+        script += f'echo "$PWD" "$@" > {tmp_path}/said\nexit {builds}\n'
         (programs / name).write_text(f"#!/bin/sh\n{script}")
         (programs / name).chmod(0o755)
         return tmp_path / "said"
@@ -266,6 +277,13 @@ def test_an_engine_that_does_not_work_is_passed_over(put_engine_on_path):
     calls = put_engine_on_path("buildah")
     LocalImages(Config(version="v7")).build("serve", base="localhost/python")
     assert calls.read_text().split()[1:] == [*COMMANDS["buildah"][:6], "--build-arg", "BASE=localhost/python", *OPTIONS]
+
+
+def test_podman_under_the_name_of_docker_gets_the_options_of_podman(put_engine_on_path):
+    put_engine_on_path("docker", says="Emulate Docker CLI using Podman.")
+    calls = put_engine_on_path("podman")
+    LocalImages(Config(version="v7")).build("serve")
+    assert calls.read_text().split()[1:] == COMMANDS["podman"]
 
 
 def test_a_build_that_fails_and_a_machine_without_an_engine_get_a_sentence(put_engine_on_path):

@@ -3,7 +3,6 @@
 import configparser
 import contextlib
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -52,10 +51,11 @@ class LocalImages:
 
 
 def find_engine() -> str | None:
-    """Return the first of `ENGINES` that works on this machine, None where none does."""
+    """Return the first of `ENGINES` that works on this machine, None where none does; a `docker` may be Podman."""
     for engine, question in ENGINES.items():
-        with contextlib.suppress(subprocess.TimeoutExpired):  # a daemon that hangs
-            if shutil.which(engine) and subprocess.run(question, capture_output=True, timeout=60).returncode == 0:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # no such program, a daemon that hangs
+            answer = subprocess.run(question, capture_output=True, text=True, timeout=60)
+            if answer.returncode == 0 and not (engine == "docker" and "Podman" in answer.stdout + answer.stderr):
                 return engine
     return None
 
