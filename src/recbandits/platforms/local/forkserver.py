@@ -1,4 +1,4 @@
-"""A process that has imported TensorFlow and forks jobs, which then start without the seconds of that import.
+"""A process that has imported TensorFlow and forks jobs and pipelines, which start without the seconds of that import.
 
 A process that starts jobs has at most one forkserver, with its environment, working directory and umask. When one of
 them changes, another forkserver replaces it: TensorFlow and OpenBLAS read variables when they are imported. It ends
