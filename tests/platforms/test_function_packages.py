@@ -1,4 +1,4 @@
-"""What runs on Google Cloud has what it imports: functions in their zips and requirements, steps in their image."""
+"""Functions and steps of pipelines find on Google Cloud what they import, in a zip with requirements or an image."""
 
 import base64
 import hashlib
