@@ -9,9 +9,11 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from scipy import stats
 from true_policies import NOON, policy, price_log, price_policy
 
 from benchmarks import gate as benchmark
+from recbandits.evaluation import estimators
 from recbandits.exploration import Exploration
 from recbandits.loop import gate as gate_module
 from recbandits.loop.gate import Judgement, judge_log, probabilities_of
@@ -130,6 +132,18 @@ def test_intervals_count_users_and_not_decisions(users, log):
         judge_log(each, policy(users, 1.0), policy(users, 0.5)) for each in (log.take(np.arange(300)), repeated)
     )
     assert ten.high - ten.low == pytest.approx(once.high - once.low, rel=0.1)
+
+
+def test_the_interval_has_the_degrees_of_freedom_of_the_users_that_its_error_rests_on():
+    """Four of 100 users have nearly all of the variance: sum(s^2)^2 / sum(s^4) is about 4, not 99."""
+    rewards = np.concatenate([[3.0, -3.0, 2.0, -2.0], np.linspace(-0.1, 0.1, 96)])
+    estimate, users = estimators.ips(rewards, np.ones(100), np.ones(100)), np.arange(100)
+    squares = (rewards - rewards.mean()) ** 2
+    freedom = squares.sum() ** 2 / (squares @ squares)
+    assert 3 < freedom < 4.5
+    factor = stats.t.ppf(0.975, freedom) / stats.t.ppf(0.975, 99)
+    low, high = gate_module._interval(estimate, 0.95, users)
+    assert high - low == pytest.approx(factor * np.ptp(estimate.interval(groups=users)))
 
 
 def test_users_without_an_id_are_each_a_user_to_the_gate(users, log):
