@@ -59,7 +59,10 @@ def test_a_dot_product_scores_by_the_product_of_two_towers_and_may_be_negative()
     rng = np.random.default_rng(0)
     features = {GLOBAL: tf.constant(rng.normal(size=(50, 3)), tf.float32)}
     features[PER_ARM] = tf.constant(rng.normal(size=(50, 2, 4)), tf.float32)
-    assert encoded.encode(features).shape == [50, 2, 5]
+    encoder = encoded._network.encoder
+    context, arms = (tower(features[part])[0] for tower, part in zip(encoder._towers, (GLOBAL, PER_ARM), strict=True))
+    assert (context.shape, arms.shape) == ([50, 5], [50, 2, 5])
+    np.testing.assert_allclose(encoded.encode(features), context.numpy()[:, None] * arms.numpy(), rtol=1e-5)
     assert reward.scores(features).shape == [50, 2]
     assert reward.scores(features).numpy().min() < 0
     doubled = features | {PER_ARM: tf.repeat(features[PER_ARM][:, :1], 2, axis=1)}
