@@ -289,7 +289,7 @@ def test_the_synthetic_set_has_the_shape_of_the_sample(sample, campaign, policy)
         assert tables[0].dtypes.astype(str).to_dict() == tables[1].dtypes.astype(str).to_dict()
         assert list(tables[0]) == list(tables[1])
     assert made.items.index.equals(real.items.index)
-    assert made.affinities.mean() == pytest.approx(real.affinities.mean(), rel=1.5)
+    assert 0.4 < made.affinities.mean() / real.affinities.mean() < 2.5
     for number in range(4):
         shares = [data.decisions[f"user_feature_{number}"].value_counts(normalize=True) for data in (made, real)]
         np.testing.assert_allclose(*(share.to_numpy()[:3] for share in shares), atol=0.15)
