@@ -148,7 +148,10 @@ def test_every_model_is_known_by_its_name():
 
 def test_click_models_and_factorisations_need_no_tensorflow():
     code = (
-        "import sys; sys.modules['tensorflow'] = None; from recbandits.environments import Cascade, als, svd; "
-        "Cascade().value([[0.5]])"
+        "import sys; sys.modules['tensorflow'] = None; from recbandits.environments import Cascade, als, svd\n"
+        "import pandas as pd\n"
+        "ratings = pd.DataFrame({'user_id': [1, 1, 2], 'movie_id': [5, 6, 5], 'rating': [4.0, 2.0, 5.0]})\n"
+        "Cascade().value([[0.5]])\n"
+        "assert als(ratings, rank=1).matrix().shape == svd(ratings, rank=1).matrix().shape == (2, 2)"
     )
     run_python(code)
