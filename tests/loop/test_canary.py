@@ -1,14 +1,16 @@
 """A canary on one endpoint: deployed, ramped, promoted, rolled back or withdrawn by its rewards, each once."""
 
 import dataclasses
+import math
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from true_policies import NOON, policy
 
-from recbandits.evaluation.sequential import difference
+from recbandits.evaluation.sequential import critical_value, difference
 from recbandits.loop.canary import (
+    _MISMATCH,
     _is_mismatch,
     collect_evidence,
     deploy,
@@ -363,6 +365,16 @@ def test_a_small_side_without_users_yet_is_no_mismatch():
     assert not _is_mismatch((none, np.arange(200)), 1)
     assert not _is_mismatch((np.arange(200), none), 99)
     assert _is_mismatch((none, np.arange(2000)), 1)
+
+
+def test_the_alarm_of_a_wrong_split_has_probability_0_001():
+    """By hand for 400 users with a decision each, of whom half are expected: a standard error of 10 users."""
+    assert _MISMATCH == 0.001
+    limit = math.sqrt(100) * critical_value(400, 0.001)
+    for excess, alarm in ((math.floor(limit), False), (math.ceil(limit), True)):
+        for sign in (1, -1):
+            newest = 200 + sign * excess
+            assert _is_mismatch((np.arange(newest), np.arange(newest, 400)), 50) == alarm
 
 
 @pytest.mark.parametrize(("share", "visits"), [(1, 1), (99, 1), (5, 10), (50, 1)])
