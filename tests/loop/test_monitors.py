@@ -1,7 +1,6 @@
 """Monitors raise alarms on wrong propensities, shifted rewards or contexts and a broken join, and on nothing else."""
 
 import json
-import re
 from datetime import timedelta
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from scipy import stats
 from true_policies import NOON, policy, price_log, price_policy
 
 from recbandits.loop import monitors
@@ -84,13 +84,19 @@ def test_a_short_log_of_a_sharp_policy_is_no_reason_for_an_alarm(users):
 
 
 def test_the_power_is_the_error_that_would_be_found_with_probability_0_8(users):
-    """Of 300 right logs whose ratios are scaled by the stated error, 0.8 are outside the interval: 0.73 to 0.87."""
+    """The error is 0.84 standard errors above the half width, which is 3.29 of them: the spread of 100 right ratios."""
     flat = policy(users, 0.3)
-    (row,) = monitors.propensities(draw_decisions(users, flat), {flat.version: flat}).itertuples()
-    error = int(re.fullmatch("Propensities that are wrong by (.*)% would be found .*", row.power)[1]) / 100
-    standard_error = (row.high - row.ratio) / 3.29
-    ratios = np.random.default_rng(0).normal(1 + error, standard_error, 300)
-    assert np.mean(ratios - 3.29 * standard_error > 1) == pytest.approx(0.8, abs=0.07)
+    rows = pd.concat(
+        monitors.propensities(draw_decisions(users, flat, n=1000, seed=seed), {flat.version: flat})
+        for seed in range(100)
+    )
+    half = (rows["high"] - rows["ratio"]).mean()
+    stated = rows["power"].str.extract("^Propensities that are wrong by (.*)% would be found with probability 0.8.$")[0]
+    quantile = stats.norm.ppf(0.9995)
+    assert stated.astype(float).mean(skipna=False) / 100 == pytest.approx(
+        half * (1 + stats.norm.ppf(0.8) / quantile), abs=0.005
+    )
+    assert half / quantile == pytest.approx(rows["ratio"].std(), rel=0.25)
 
 
 def test_without_power_the_monitor_says_so(users, serving, decisions):
