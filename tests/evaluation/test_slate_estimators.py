@@ -231,13 +231,13 @@ def test_slots_below_the_first_unlikely_item_do_not_count_for_rips():
     ],
 )
 def test_intervals_cover_the_truth_with_the_probability_of_their_level(outcomes, name, model):
-    """400 logs of 500 slates: 95 % within 4 standard errors."""
+    """4,000 logs of 500 slates: 95 % within 4 standard errors."""
     known, generator, covered = outcomes[model], np.random.default_rng(2), []
     estimate = slate_estimates(known.log, **known.arguments, q=known.any_q() / 4, names=[name])[name]
-    for _ in range(400):
+    for _ in range(4000):
         low, high = known.resample(estimate, 500, generator).interval()
         covered.append(low <= known.truth <= high)
-    assert np.mean(covered) == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 400))
+    assert np.mean(covered) == pytest.approx(0.95, abs=4 * np.sqrt(0.95 * 0.05 / 4000))
 
 
 # inputs
