@@ -58,10 +58,11 @@ def test_a_canary_with_a_fifth_of_the_clicks_is_rolled_back_in_200_of_200():
 
 
 def test_an_equal_canary_is_rolled_back_no_more_often_than_alpha_says():
-    """It is withdrawn where 15,000 decisions of 5 clicks in 100 do not tell a loss of a tenth."""
+    """It is withdrawn where 15,000 decisions of 5 clicks in 100 tell no loss of a tenth: they do in 4 runs of 100."""
     kinds = count_outcomes(1.0)
     assert kinds["rolled back"] / RUNS <= CLICKS.alpha
     assert kinds["withdrawn"] + kinds["promoted"] > 0.8 * RUNS
+    assert (kinds["promoted"] + kinds["rolled back"]) / RUNS <= upper_bound(0.04)
 
 
 def test_a_canary_that_is_worse_by_exactly_the_margin_is_seldom_decided_either_way():
@@ -72,8 +73,7 @@ def test_a_canary_that_is_worse_by_exactly_the_margin_is_seldom_decided_either_w
         users, noise = rng.integers(USERS, size=4000), rng.normal(0, 1, 4000)
         mean = rng.normal(1, 0.3, USERS)[users]
         kinds[outcome(guardrail, rng, users, [mean - 0.1 + noise, mean + noise], range(200, 4001, 200))] += 1
-    assert kinds["promoted"] / RUNS <= upper_bound(guardrail.alpha)
-    assert kinds["rolled back"] / RUNS <= upper_bound(guardrail.alpha)
+    assert (kinds["promoted"] + kinds["rolled back"]) / RUNS <= guardrail.alpha
 
 
 @pytest.mark.parametrize(
