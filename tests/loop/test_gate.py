@@ -95,6 +95,23 @@ def test_a_candidate_whose_decisions_the_log_does_not_have_is_held(users):
     assert judgement.missing == "41% of the decisions of the candidate are not in the log"
 
 
+def test_decisions_are_missing_where_the_mean_weight_is_below_0_95_by_two_standard_errors():
+    """The standard error by hand: a record of pass_prob p counts 1 / p, and the error depends on the mean weight."""
+    rng, gate, n = np.random.default_rng(0), Gate(), 1000
+    pass_prob, weight = rng.choice([0.5, 1.0], n), rng.uniform(0.5, 1.4, n)
+    value = estimators.ips(rng.normal(size=n), np.full(n, 0.5), weight / 2, pass_prob=pass_prob)
+    for errors, missing in ((1.9, False), (2.1, True)):
+        mean_weight = 0.95
+        for _ in range(20):
+            deviations = (weight - mean_weight) / pass_prob
+            mean_weight = 0.95 - errors * deviations.std() / (1 / pass_prob).mean() / math.sqrt(n)
+        low = dataclasses.replace(value, mean_weight=mean_weight)
+        enough = dataclasses.replace(value, mean_weight=1.0)
+        for values, name in (((low, enough), "the candidate"), ((enough, low), "the serving policy")):
+            expected = f"{1 - mean_weight:.0%} of the decisions of {name} are not in the log" if missing else ""
+            assert gate_module._missing_evidence(values, gate) == expected
+
+
 @pytest.mark.parametrize("estimator", ["SNDR", "DR"])
 def test_a_log_of_which_a_part_was_kept_lacks_the_same_decisions(users, estimator):
     """The share in the log is a mean over all decisions, of which a kept one stands for 1 / pass_prob."""
