@@ -344,21 +344,21 @@ def test_the_committed_openapi_document_is_the_one_that_is_served(server):
 
 
 class Load:
-    """Threads that send requests until they are stopped; `answers` are (status, body)."""
+    """Threads that send requests until they are stopped; `answers` are (status, body). One that broke off raises."""
 
     def __init__(self, endpoint, threads=3):
         self._endpoint, self._stop, self.answers = endpoint, threading.Event(), []
-        self._threads = [threading.Thread(target=self._ask, args=[seed]) for seed in range(threads)]
+        self._pool, self._seeds = ThreadPoolExecutor(threads), range(threads)
 
     def __enter__(self):
-        for thread in self._threads:
-            thread.start()
+        self._clients = [self._pool.submit(self._ask, seed) for seed in self._seeds]
         return self
 
     def __exit__(self, *_):
         self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        self._pool.shutdown()
+        for client in self._clients:
+            client.result()
 
     def _ask(self, seed):
         rng, connection = random.Random(seed), connect(self._endpoint)
