@@ -73,6 +73,7 @@ def test_what_can_be_exported_loads_and_scores_the_same(tmp_path_factory, data, 
     directory = tmp_path_factory.mktemp("policies") / "policy"
     sentence = refusal(trained_policy, spec, directory, features, exploration=exploration, titles=titles)
     if sentence is not None:
+        assert titles, sentence
         assert "\n" not in sentence
         assert not directory.exists()
         return
