@@ -366,6 +366,7 @@ while True:
         for _ in range(2000):
             with held(tmp_path) as lock:
                 assert lock is not None
+        assert reader.poll() is None, "it has looked all the time"
         reader.kill()
 
 
