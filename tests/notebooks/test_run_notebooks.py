@@ -1,5 +1,6 @@
 """The headless runner names the notebooks that failed, and leaves no process behind."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -68,9 +69,16 @@ def pids(repository):
     return [int(pid) for pid in (repository / "pids").read_text().split()]
 
 
+def is_alive(pid):
+    """Return whether a process is there and is no zombie; it may end while this looks."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def all_gone(processes):
     """Return whether all processes have ended, or are zombies."""
-    return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in processes)
+    return not any(map(is_alive, processes))
 
 
 @pytest.fixture(scope="module")
