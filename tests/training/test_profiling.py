@@ -43,7 +43,7 @@ def test_a_step_that_computes_is_not(tmp_path):
     memory = tf.data.Dataset.from_tensors(tf.random.stateless_uniform([900, 900], [1, 2])).repeat(10).prefetch(10)
     profile = trace(memory, multiply, tmp_path, steps=5)
     assert profile.input_share < 0.4
-    assert (profile.steps["compute"] > profile.steps["input"]).all()
+    assert profile.steps["compute"].sum() > profile.steps["input"].sum()
 
 
 def test_the_latest_trace_is_read(tmp_path):
