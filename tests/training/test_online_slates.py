@@ -49,14 +49,28 @@ def test_learning_lowers_the_regret_and_the_best_slates_have_none(feedback):
     assert (runs.loc["best", ["regret", "suboptimal"]] == 0).all(axis=None)
 
 
-def test_the_clicks_of_agents_are_common_random_numbers():
+def test_the_clicks_of_agents_are_common_random_numbers(monkeypatch):
     """Two agents that show the same slates get the same clicks; other slates are met by the same users."""
-    runs = simulate(environment(), {"a": OptimalRanking(), "b": OptimalRanking(), "c": RandomRanking()}, 5, [3], 5)
+    seen, respond = {}, SyntheticRankingEnvironment.respond
+
+    def record(environment, batch, action):
+        """Keep the attraction of all items to the users of each batch, for each agent, which has its own copy."""
+        tf.numpy_function(seen.setdefault(environment, []).append, [batch.attraction], [])
+        return respond(environment, batch, action)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SyntheticRankingEnvironment, "respond", record)
+        runs = simulate(environment(), {"a": OptimalRanking(), "b": OptimalRanking(), "c": RandomRanking()}, 5, [3], 5)
     a, b, c = (runs[runs["agent"] == name] for name in "abc")
     np.testing.assert_array_equal(a["reward"], b["reward"])
     value = simulate(environment(), OptimalRanking(), 5, [3], points=5)["reward"]
     np.testing.assert_array_equal(a["reward"], value)
     assert (c["regret"] > 0).all()
+    first, *others = map(np.array, seen.values())
+    assert (len(others), first.shape) == (2, (5, 8, 6))
+    assert len(np.unique(first)) == first.size, "new users and items at each step"
+    for other in others:
+        np.testing.assert_array_equal(first, other)
 
 
 def test_tf_agents_own_ranking_agent_can_be_simulated():
