@@ -37,6 +37,7 @@ from recbandits.serving.predictor import BanditPredictor
 from recbandits.serving.schemas import Response
 from recbandits.serving.sinks import count_missing
 from tests.sockets import free_ports
+from tests.waiting import until
 
 TOPIC, READER = "projects/local/topics/log", "projects/local/subscriptions/recbandits-v1-reader"
 JSON = {"content-type": "application/json"}
@@ -659,12 +660,21 @@ def test_what_was_answered_before_a_server_was_killed_is_in_the_log_of_this_mach
                 predictions.extend(json.loads(connection.getresponse().read())["predictions"])
         connection.close()
 
-    for _ in range(3):
-        with start_server(**log_variables(exported[0], tmp_path, port)) as process, ThreadPoolExecutor(3) as clients:
-            for _ in range(3):
-                clients.submit(send_requests)
-            time.sleep(0.2 + rng.random() / 2)
-            process.kill()
+    def ask_until_killed(goal):
+        with start_server(**log_variables(exported[0], tmp_path, port)) as process, ThreadPoolExecutor(3) as pool:
+            clients = [pool.submit(send_requests) for _ in range(3)]
+            try:
+                until(lambda: len(predictions) > goal or any(client.done() for client in clients))
+                time.sleep(rng.random() / 2)
+                ended = [client for client in clients if client.done()]
+            finally:
+                process.kill()
+            for client in clients:
+                client.result()
+            assert ended == [], "they ask until the server is killed"
+
+    for goal in (100, 200, 300):
+        ask_until_killed(goal)
     assert len(predictions) > 300
     assert all(each["logged"] for each in predictions)
     with contextlib.closing(sqlite3.connect(tmp_path / "log.sqlite")) as log:
