@@ -16,15 +16,18 @@ UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 FACTS = "0123456789abcdef", None, 12, UNTIL, LinUCB(0.5, 2.0, 0.9), Exploration("softmax", 0.25)
 
 ENDLESS_WRITER = """
-import sys
+import sys, time
 from pathlib import Path
 from recbandits.loop.models import read_model, write_model
 draft, directory, template = map(Path, sys.argv[1:])
 model = read_model(template)._replace(directory=directory)
 while True:
     for version in ("aaaa", "bbbb"):
+        start = time.monotonic()
         write_model(draft / version, model._replace(version=version))
-        print("written", flush=True)
+        seconds = time.monotonic() - start
+        print(seconds, flush=True)
+        time.sleep(seconds)
 """
 
 
@@ -87,22 +90,26 @@ def test_a_directory_with_other_files_is_refused(tmp_path):
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_complete_model_or_none(tmp_path):
-    """Ten kills within the copying of two models of 200 files each over the other."""
+    """Ten kills while models of 200 files each are copied over each other, or more until both outcomes were seen.
+
+    The writer rests after each model as long as it has copied, so that kills often leave a complete one.
+    """
     for version in ("aaaa", "bbbb"):
         make_draft(tmp_path / version, version, files=100)
-    seconds, complete = random.Random(0), 0
+    rng, outcomes = random.Random(0), []
     write_model(tmp_path / "aaaa", Model(tmp_path / "template", *FACTS))
-    for _ in range(10):
+    while len(outcomes) < 10 or len(set(outcomes)) < 2:
+        assert len(outcomes) < 100, f"every kill left {'a complete model' if outcomes[0] else 'none'}"
         command = [sys.executable, "-c", ENDLESS_WRITER, tmp_path, tmp_path / "model", tmp_path / "template"]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            process.stdout.readline()  # it has started
-            time.sleep(seconds.uniform(0.0, 0.1))
+            seconds = float(process.stdout.readline())  # it has started
+            time.sleep(rng.uniform(0.0, 4 * seconds))
             os.kill(process.pid, signal.SIGKILL)
-        if not (tmp_path / "model" / "model.json").exists():
+        outcomes.append((tmp_path / "model" / "model.json").exists())
+        if not outcomes[-1]:
             with pytest.raises(ValueError, match="must be the directory of a complete model"):
                 read_model(tmp_path / "model")
             continue
-        model, complete = read_model(tmp_path / "model"), complete + 1
+        model = read_model(tmp_path / "model")
         assert contents(model) == {model.version}
         assert sum(1 for _ in model.directory.rglob("deep/*")) == 200
-    assert complete < 10, "no kill fell into the copying"
