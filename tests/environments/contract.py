@@ -1,6 +1,7 @@
 """The contract of all environments; a subclass supplies `make()` and an action."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from tf_agents.environments import tf_environment
 from tf_agents.trajectories import time_step as ts
@@ -52,6 +53,14 @@ class SeededEnvironmentContract:
         assert same(first, environment.batch())
         environment.restart(1)
         assert not same(first.observation, environment.batch().observation)
+
+    def test_what_is_no_seed_or_step_is_refused_and_changes_nothing(self):
+        environment = self.make()
+        environment.restart(3, 2)
+        for name, arguments in (("seed", (-1,)), ("seed", (1.5, 1)), ("seed", (2**63,)), ("step", (1, -1))):
+            with pytest.raises(ValueError, match=f"^{name} must be a whole number"):
+                environment.restart(*arguments)
+        assert [int(variable) for variable in environment.state] == [3, 2]
 
     def test_a_step_gives_the_feedback_of_the_response_and_the_next_batch(self):
         environment = self.make()

@@ -94,6 +94,8 @@ class SeededEnvironment(bandit_tf_environment.BanditTFEnvironment, abc.ABC):
 
     def restart(self, seed: int, step: int = 0) -> None:
         """Go to a step of a seed's stream."""
+        require_each(SEED, seed=seed)
+        require_each(whole(0), step=step)
         self._seed.assign(seed)
         self._step_number.assign(step)
 
