@@ -15,7 +15,7 @@ from tf_agents.trajectories import time_step as ts
 from recbandits.agents.factory import make_agent
 from recbandits.agents.ranking.models import rewards_by_slot
 from recbandits.agents.ranking.policy import SlatePolicy
-from recbandits.checks import SEED, require, require_each, require_seeds, whole
+from recbandits.checks import require, require_each, require_seeds, whole
 from recbandits.environments.ranking import RankingEnvironment
 from recbandits.records.slate_log import SlateLog
 from recbandits.training.checkpoints import assign_values, read_values
@@ -207,7 +207,6 @@ def _visit(environment, slates, seed, graph, policy=None):
     The result also has the `position` propensities of the slates; None without a `policy` that has a formula for them.
     """
     _check(environment, slates=slates)
-    require_each(SEED, seed=seed)
     environment.restart(seed)
     parts, positions = [], []
     for number in range(-(-slates // environment.batch_size)):
