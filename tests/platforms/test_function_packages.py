@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 from recbandits.loop import components
 from recbandits.loop.core import FUNCTIONS
 from recbandits.platforms.gcp.functions import pack
+from tools.lock import ROOT
 from tools.sbom import find_packages
 
 RECORDER = Path(__file__).parents[1] / "recorder.py"
@@ -91,9 +92,6 @@ platform = platform_of({{"platform": "gcp", "project": "movie-lab-42"}})
 VARIABLES = {"RECBANDITS_PLATFORM": "gcp", "RECBANDITS_PROJECT": "movie-lab-42", "PATH": "/usr/bin:/bin"}
 
 
-ROOT = RECORDER.parents[1]
-
-
 def closure(requirements):
     """Names of the distributions that pip would install for some requirements here."""
     from packaging.requirements import Requirement
@@ -137,6 +135,14 @@ def install(names, site):
             compiled.symlink_to(source)
 
 
+def require_done(code, artifacts):
+    """Run code in a Python without installed packages; it prints "done" at its end."""
+    variables = VARIABLES | {"RECBANDITS_ARTIFACTS": str(artifacts)}
+    command = [sys.executable, "-I", "-S", "-c", code]
+    process = subprocess.run(command, capture_output=True, text=True, env=variables)
+    assert process.stdout.endswith("done\n"), process.stderr
+
+
 def is_original(path, file_hash):
     digest = hashlib.new(file_hash.mode, path.read_bytes()).digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=") == file_hash.value
@@ -155,10 +161,7 @@ def test_a_function_works_with_its_package_and_its_requirements_alone(tmp_path, 
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "recorder.py").write_bytes(RECORDER.read_bytes())
     folders = {name: str(tmp_path / name) for name in ("tests", "site")} | {"folder": str(tmp_path / "function")}
-    command = [sys.executable, "-I", "-S", "-c", (BEGIN + RECORDED + code + END).format(**folders)]
-    variables = VARIABLES | {"RECBANDITS_ARTIFACTS": str(tmp_path / "artifacts")}
-    process = subprocess.run(command, capture_output=True, text=True, env=variables)
-    assert process.stdout.endswith("done\n"), process.stderr
+    require_done((BEGIN + RECORDED + code + END).format(**folders), tmp_path / "artifacts")
 
 
 def test_the_steps_of_pipelines_work_with_the_packages_of_their_image_alone(tmp_path):
@@ -169,7 +172,4 @@ def test_the_steps_of_pipelines_work_with_the_packages_of_their_image_alone(tmp_
     assert imports.count("\n") > 20
     code = STEP + RECORDED + WAREHOUSE + WRITE + MERGED + ENDPOINT + "print('done')"
     folders = {"source": str(ROOT / "src"), "site": str(tmp_path / "site"), "tests": str(RECORDER.parent)}
-    command = [sys.executable, "-I", "-S", "-c", code.format(**folders, imports=imports)]
-    variables = VARIABLES | {"RECBANDITS_ARTIFACTS": str(tmp_path / "artifacts")}
-    process = subprocess.run(command, capture_output=True, text=True, env=variables)
-    assert process.stdout.endswith("done\n"), process.stderr
+    require_done(code.format(**folders, imports=imports), tmp_path / "artifacts")
