@@ -103,7 +103,8 @@ def test_a_secret_in_the_build_context_is_found_though_git_does_not_track_it(tre
 
 def test_no_image_is_built_of_files_with_secrets(tree, monkeypatch):
     expected = write_secrets(tree / "src", "settings_{}.py", "# {}")
-    monkeypatch.setattr(images, "ROOT", tree)
+    shutil.copytree(ROOT / "docker", tree / "docker")
+    monkeypatch.setattr(images, "checkout", lambda: tree)
     monkeypatch.setattr(sys, "argv", ["images", "serve"])
     with pytest.raises(SystemExit) as error:
         images.main()

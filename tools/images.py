@@ -14,14 +14,16 @@ from tools.sbom import make_sbom
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m tools.images", description=__doc__)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help=f"one of {', '.join(targets(checkout()))}")
+    root = checkout()
+    names, parser = targets(root), argparse.ArgumentParser(prog="python -m tools.images", description=__doc__)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", choices=names, help=f"one of {', '.join(names)}")
     parser.add_argument("--base", help="image to begin with, instead of the one in docker/Dockerfile")
     arguments = parser.parse_args()
-    if findings := find_secrets([ROOT / path for path in context(ROOT)]):
-        sys.exit("no image was built, as its files have secrets:\n" + "\n".join(findings))
     try:
         images = LocalImages(Config.load())
+        print("looking for secrets in the files of the images", flush=True)
+        if findings := find_secrets([root / path for path in context(root)]):
+            sys.exit("no image was built, as its files have secrets:\n" + "\n".join(findings))
         for name in arguments.images:
             print(f"built {images.build(name, arguments.base or None)}")
             sbom = write_text(ROOT / "build" / "sbom" / f"{name}.cdx.json", make_sbom(name, arguments.base))
