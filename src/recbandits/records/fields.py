@@ -108,8 +108,8 @@ def _read_name(value):
 def _read_names(values):
     if not isinstance(values, (tuple, list, np.ndarray)):
         raise TypeError
-    names = tuple(map(_read_name, values))
-    _require(0 < len(names) == len(set(names)))
+    names = tuple(map(_read_text, values))
+    _require("" not in names and 0 < len(names) == len(set(names)))
     return names
 
 
