@@ -46,13 +46,14 @@ class LocalWarehouse(Warehouse):
             values = {name: value for name, value in (parameters or {}).items() if name in names}
             with self._lock:
                 copy = self._updated_copy()
-                kinds = [each.type.name for each in copy.extract_statements(statement)]
+                statements = copy.extract_statements(statement)
+                kinds = [each.type.name for each in statements]
                 if kinds != ["SELECT"]:  # what another one changed would be in the copy alone
                     raise PlatformError(
                         f"warehouse {self._database.file} could not be asked: statement must be one query, got "
                         f"{' and '.join(kinds)}"
                     )
-                return copy.sql(statement, params=values).to_arrow_table()
+                return copy.sql(statements[0], params=values).to_arrow_table()
 
     def _merge(self, groups):
         with self._database.write() as connection:
