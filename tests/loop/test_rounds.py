@@ -1,6 +1,9 @@
 """The closed loop improves, recovers from drift, and stops poisoned candidates and broken policies."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+from recbandits.tf import tf
 
 import numpy as np
 import pandas as pd
@@ -35,6 +38,16 @@ def test_the_last_served_policy_is_better_than_the_first(runs):
     """Five re-trainings, three seeds, true values on the same visits: the 95 % interval of the gain excludes zero."""
     assert gain(runs).low > 0
     assert gain(runs, against="frozen").low > 0
+
+
+def test_loops_in_two_threads_give_the_same_as_one_after_the_other(users):
+    """They leave TensorFlow's setting, which is one for all threads, as it was."""
+    arguments, learners = (users, [0, 0], SETTINGS), ["learning"]
+    with ThreadPoolExecutor(2) as threads:
+        parts = [threads.submit(run_rounds, *arguments, seeds=[seed], learners=learners) for seed in (0, 1)]
+    assert not tf.config.functions_run_eagerly()
+    expected = run_rounds(*arguments, seeds=[0, 1], learners=learners)
+    pd.testing.assert_frame_equal(pd.concat([part.result() for part in parts], ignore_index=True), expected)
 
 
 def test_no_policy_is_better_than_the_oracle_or_worse_than_chance(runs):

@@ -4,6 +4,7 @@ A round is one re-training. Between two, users visit, are served by what has tra
 rounds has n + 1 spans of traffic, and row r of what `run_rounds` returns is of the span that follows re-training r.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -35,6 +36,7 @@ _START = datetime(2026, 1, 1, tzinfo=UTC)
 _LOOKS, _VISITS = (4, 4000)  # of the guardrail in a span of traffic; visits on which all policies are valued
 _VISITORS, _ARMS, _RATINGS = range(3)  # streams of random numbers, so that all learners meet the same
 LEARNERS = ("learning", "forgetting", "frozen")
+_EAGER = threading.Lock()  # loops may run in several threads, and TensorFlow has one setting for all of them
 
 
 class MemoryEndpoint(Endpoint):
@@ -120,12 +122,14 @@ class MemoryCore(Core):
             for variable, value in zip(agent.model.variables, parent.agent.model.variables, strict=True):
                 variable.assign(value)
             agent.learned_events.assign(parent.agent.learned_events)
-        training, eager = log.take(np.flatnonzero(~held_out)), tf.config.functions_run_eagerly()
-        tf.config.run_functions_eagerly(True)  # tracing a graph for a single batch takes longer, for the same bits
-        try:
-            learn(agent, make_examples(training if change is None else change(training), self._features))
-        finally:
-            tf.config.run_functions_eagerly(eager)
+        training = log.take(np.flatnonzero(~held_out))
+        with _EAGER:
+            eager = tf.config.functions_run_eagerly()
+            tf.config.run_functions_eagerly(True)  # tracing a graph for a single batch takes longer, for the same bits
+            try:
+                learn(agent, make_examples(training if change is None else change(training), self._features))
+            finally:
+                tf.config.run_functions_eagerly(eager)
         policy = serve_in_memory(agent.model.scorer(), self._features, self.settings.exploration)
         return MemoryModel(policy.version, policy, agent, end, log.take(np.flatnonzero(held_out)))
 
