@@ -105,10 +105,20 @@ def test_agents_meet_the_same_users_and_noise():
     np.testing.assert_allclose(optimum[0], optimum[1], rtol=1e-5)
 
 
-def test_the_second_seed_of_a_call_equals_that_of_a_call_of_its_own():
-    agents = {name: name for name in LEARNERS}
-    together, alone = (simulate(environment(), agents, 20, np.array(seeds)) for seeds in ([3, 4], [4]))
-    assert together[together["seed"] == 4].reset_index(drop=True).equals(alone)
+class FavouriteOfTheSeed:
+    """Parameters of an agent that reads its seed in ways of its own: it prefers an arm at first."""
+
+    def make(self, time_step_spec, action_spec, seed):
+        """Return the agent."""
+        agent = make_linear_agent(time_step_spec, action_spec, seed=seed + 1)
+        agent.model.theta[seed % 4].assign(tf.constant([10.0, 0.0, 0.0, 0.0]))
+        return agent
+
+
+def test_a_later_seed_of_a_call_equals_that_of_a_call_of_its_own():
+    agents = {name: name for name in LEARNERS} | {"favourite": FavouriteOfTheSeed()}
+    together, alone = (simulate(environment(), agents, 20, np.array(seeds)) for seeds in ([3, 4, 5], [5]))
+    assert together[together["seed"] == 5].reset_index(drop=True).equals(alone)
 
 
 def test_any_number_of_threads_gives_the_same_measurements_bit_by_bit(monkeypatch):

@@ -157,7 +157,7 @@ def test_trainings_beside_a_policy_are_those_of_their_seed_alone():
             for _, trained in train_off_policy(environment, policy, agents, 5, seeds)
         ]
 
-    assert_values(weights([1, 2])[1], weights([2])[0])
+    assert_values(weights([1, 2, 3])[2], weights([3])[0])
 
 
 def test_weights_that_are_not_finite_are_refused_by_label_and_seed():

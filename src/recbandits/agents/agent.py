@@ -22,7 +22,12 @@ class SeedStream(tf.Module):
 
     def __init__(self, seed: int, stream: int = 0):
         super().__init__(name="seeds")
-        self._position = tf.Variable([seed, stream << 40], dtype=tf.int64, trainable=False, name="position")
+        self._start = stream << 40
+        self._position = tf.Variable([seed, self._start], dtype=tf.int64, trainable=False, name="position")
+
+    def reseed(self, seed: int) -> None:
+        """Return to the start of the stream, with another seed."""
+        self._position.assign([seed, self._start])
 
     def next(self) -> tf.Tensor:
         """Return the next seed, int64 [2], for a stateless generator."""

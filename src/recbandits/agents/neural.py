@@ -40,11 +40,20 @@ class RewardNetwork(tf.Module):
         self._join, self._depth = _find_join(features_spec, parameters), len(parameters.layers)
         self.network = (make_network or _make_reward_network)(features_spec, num_arms, parameters)
         self.network.create_variables()
-        variables = self.network.trainable_variables
-        _initialise(variables, seed)
-        optimizer = _make_adam(parameters, variables)
+        self.reseed(seed)
+        optimizer = _make_adam(parameters, self.network.trainable_variables)
         self._optimizer_state = list(optimizer.variables)
         self._trainer = (make_trainer or _make_trainer)(features_spec, num_arms, self.network, optimizer)
+
+    def reseed(self, seed: int) -> None:
+        """Set the initial weights of a seed: kernels He-normal, biases zero; they depend on no global seed."""
+        generator = np.random.default_rng(seed)
+        for variable in self.network.trainable_variables:
+            value = np.zeros(variable.shape)
+            if variable.shape.rank > 1:
+                fan_in = max(1, variable.shape[-2])  # 0 where a context or an arm has no features
+                value = generator.normal(scale=np.sqrt(2.0 / fan_in), size=variable.shape)
+            variable.assign(value.astype(np.float32))
 
     def scores(self, features: types.NestedTensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return the predicted reward of every arm, float [batch, arms]; the seed is not read."""
@@ -238,14 +247,3 @@ def _make_adam(parameters, variables):
     optimizer.exclude_from_weight_decay([variable for variable in variables if variable.shape.rank == 1])
     optimizer.build(variables)
     return optimizer
-
-
-def _initialise(variables, seed):
-    """Set kernels He-normal and biases zero, from a generator of their own: weights depend on no global seed."""
-    generator = np.random.default_rng(seed)
-    for variable in variables:
-        value = np.zeros(variable.shape)
-        if variable.shape.rank > 1:
-            fan_in = max(1, variable.shape[-2])  # 0 where a context or an arm has no features
-            value = generator.normal(scale=np.sqrt(2.0 / fan_in), size=variable.shape)
-        variable.assign(value.astype(np.float32))

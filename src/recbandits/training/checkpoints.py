@@ -9,7 +9,9 @@ from typing import Any
 from recbandits.tf import tf
 
 import numpy as np
+from tf_agents.agents.tf_agent import TFAgent
 
+from recbandits.agents.factory import make_agent
 from recbandits.checks import write_text
 
 INTERVAL = 10.0  # seconds between two checkpoints of a run, each of which takes about 30 milliseconds
@@ -40,6 +42,25 @@ def compute_digest(arrays: Iterable[np.ndarray]) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+class Restart:
+    """Returns an agent of `make_agent`, which is used with several seeds, to the state in which that makes it."""
+
+    def __init__(self, agent: TFAgent, environment: Any):
+        self._agent, self._environment = agent, environment
+        self._start: list[np.ndarray] = []
+        self.variables = agent.variables  # once, because TensorFlow searches the whole agent for them
+        self._is_own = hasattr(getattr(agent, "parameters", None), "make")  # of the user, which reads its seed anywhere
+        self._seeded = [] if self._is_own else [module for module in agent.submodules if hasattr(module, "reseed")]
+
+    def __call__(self, seed: int) -> None:
+        """Set all variables as `make_agent` with this seed sets them."""
+        if self._is_own or not self._start:
+            self._start = read_values(make_agent(self._agent.parameters, self._environment, seed).variables)
+        assign_values(self.variables, self._start)
+        for module in self._seeded:
+            module.reseed(seed)
 
 
 def read_values(variables: Iterable[tf.Variable]) -> list[np.ndarray]:

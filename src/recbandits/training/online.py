@@ -22,7 +22,7 @@ from recbandits.config import count_cores
 from recbandits.environments.base import SeededEnvironment
 from recbandits.environments.ranking import RankingEnvironment
 from recbandits.evaluation.regret import MEASURES
-from recbandits.training.checkpoints import INTERVAL, assign_values, compute_digest, open_checkpoints, read_values
+from recbandits.training.checkpoints import INTERVAL, Restart, compute_digest, open_checkpoints, read_values
 from recbandits.training.experience import convert_decision, explain_errors
 from recbandits.training.summaries import SimulationSummaries
 
@@ -135,7 +135,7 @@ class _Simulation:
         self._environment, self._label, self._source, self._ends = environment, label, agent, ends
         self._greedy, self._measures = greedy, MEASURES if greedy else MEASURES[:-1]
         self._stop = stop
-        self._agent = self._loop = None
+        self._agent = self._loop = self._restart = None
 
     def run(self, seed, tensorboard, checkpoints, progress):
         """Run one seed, or what is left of it, and return its measurements."""
@@ -177,13 +177,13 @@ class _Simulation:
 
     def _reset(self, seed):
         """Reset the environment, and the agent to its state when it is made with this seed."""
-        agent = self._source
-        if not isinstance(agent, TFAgent):
-            agent = make_agent(agent, self._environment, seed)
-        if self._loop is None:
-            self._agent, self._loop = agent, _make_loop(self._environment, agent, self._greedy)
+        if self._restart:
+            self._restart(seed)
         else:
-            assign_values(self._agent.variables, read_values(agent.variables))
+            given = isinstance(self._source, TFAgent)
+            self._agent = self._source if given else make_agent(self._source, self._environment, seed)
+            self._loop = _make_loop(self._environment, self._agent, self._greedy)
+            self._restart = Restart(self._agent, self._environment)
         self._environment.restart(seed)
 
     def _restore(self, seed, directory, history, done):

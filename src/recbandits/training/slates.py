@@ -18,7 +18,7 @@ from recbandits.agents.ranking.policy import SlatePolicy
 from recbandits.checks import require, require_each, require_seeds, whole
 from recbandits.environments.ranking import RankingEnvironment
 from recbandits.records.slate_log import SlateLog
-from recbandits.training.checkpoints import assign_values, read_values
+from recbandits.training.checkpoints import Restart, read_values
 from recbandits.training.experience import convert_decision
 
 _FIRST_SEED = 1 << 50  # of the policy's draws: far from those of the environment
@@ -157,14 +157,14 @@ def train_off_policy(
     def run(seed, number):
         tf.while_loop(lambda number, _: number < steps, step, [number, seed], parallel_iterations=1)
 
-    loop = _make_graph(run)
+    loop, restarts = _make_graph(run), {label: Restart(agent, environment) for label, agent in trained.items()}
     for seed in seeds:
-        for label, agent in trained.items():
-            assign_values(agent.variables, read_values(make_agent(agents[label], environment, seed).variables))
+        for restart in restarts.values():
+            restart(seed)
         environment.restart(seed)
         loop(tf.constant(seed, tf.int64), tf.constant(0, tf.int64))
-        for label, agent in trained.items():
-            if not all(np.isfinite(value).all() for value in read_values(agent.variables)):
+        for label, restart in restarts.items():
+            if not all(np.isfinite(value).all() for value in read_values(restart.variables)):
                 raise FloatingPointError(
                     f"{label}, seed {seed}: weights must stay finite, some are not after step {steps} (extreme "
                     "features, or too large a learning rate)"
