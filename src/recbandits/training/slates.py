@@ -22,6 +22,7 @@ from recbandits.training.checkpoints import Restart, read_values
 from recbandits.training.experience import convert_decision
 
 _FIRST_SEED = 1 << 50  # of the policy's draws: far from those of the environment
+_OBSERVATION = "observation"  # a batch's, beside the fields of its slates
 
 
 class ServedSlates(NamedTuple):
@@ -82,8 +83,9 @@ def log_slates(environment: RankingEnvironment, policy: SlatePolicy, slates: int
     """
 
     def compute(seed, number):
-        served = _serve(environment, policy, seed, number)
-        return served | {"propensity": policy.propensities(environment.batch().observation, served["slate"])}
+        served, observation = _serve(environment, policy, seed, number), environment.batch().observation
+        propensity = policy.propensities(observation, served["slate"])
+        return served | {"propensity": propensity, _OBSERVATION: observation}
 
     rows = _visit(environment, slates, seed, _make_graph(compute), policy)
     return SlateLog(
@@ -119,6 +121,7 @@ def compute_slate_probabilities(
             "slate": slate,
             "propensity": policy.propensities(batch.observation, slate),
             "conditional": tf.stack(slots, axis=1),
+            _OBSERVATION: batch.observation,
         }
 
     rows = _visit(environment, len(log), seed, _make_graph(compute), policy)
@@ -204,16 +207,17 @@ def _act(environment, policy, batch, seed, number):
 def _visit(environment, slates, seed, graph, policy=None):
     """Compute fields of one batch after the other by a graph of seed and step, and join them to arrays [slates].
 
-    The result also has the `position` propensities of the slates; None without a `policy` that has a formula for them.
+    The result also has the `position` propensities of the slates, for which the graph returns the observation, too;
+    None without a `policy` that has a formula for them.
     """
     _check(environment, slates=slates)
     environment.restart(seed)
     parts, positions = [], []
     for number in range(-(-slates // environment.batch_size)):
         fields = graph(tf.constant(seed, tf.int64), tf.constant(number, tf.int64))
+        observation = fields.pop(_OBSERVATION, None)
         parts.append({name: tensor.numpy() for name, tensor in fields.items()})
         if policy:
-            observation = environment.batch().observation
             with contextlib.suppress(ValueError):  # the policy has no formula for them
                 positions.append(policy.position_propensities(observation, parts[-1]["slate"]))
         environment.advance()
