@@ -19,6 +19,7 @@ import pytest
 from google.cloud import aiplatform
 
 from recbandits.config import Config
+from recbandits.loop import deployment
 from recbandits.loop.core import TEMPLATES, re_training_parameters
 from recbandits.loop.models import config_parameter
 from recbandits.loop.settings import Settings
@@ -93,8 +94,7 @@ def names(platform, folder):
         | {"best": SimpleNamespace(parameters={"alpha": 0.1})},
         "02-mab_mlops_pipeline": {"templates": {"re_training": TEMPLATES / "re_training.yaml"}, "parameters": arguments}
         | {"config_parameter": config_parameter}
-        | {"threading": threading, "LOOP_MINUTES": 0, "settings": Settings(STARS), "data": None}
-        | {"deploy_loop": mock.Mock(), "follow_loop": mock.Mock()},
+        | {"threading": threading, "LOOP_MINUTES": 0, "settings": Settings(STARS), "data": None},
     }
 
 
@@ -115,6 +115,8 @@ def executed(name, kind="gcp"):
         for module in (policy, endpoints):
             load = mock.patch.object(module, "load", lambda path: SimpleNamespace(version=Path(path).name))
             stack.enter_context(load)
+        for function in ("deploy_loop", "follow_loop"):
+            stack.enter_context(mock.patch.object(deployment, function))
         cloud.answers |= ANSWERS
         cloud.resources[f"{PARENT}/models/7"] = aiplatform.gapic.Model(name=f"{PARENT}/models/7")
         cloud.objects[f"{BUCKET}/batch/prediction/prediction.results-00000"] = b'{"prediction": {}}\n'
