@@ -45,13 +45,13 @@ def compute_digest(arrays: Iterable[np.ndarray]) -> str:
 
 
 class Restart:
-    """Returns an agent of `make_agent`, which is used with several seeds, to the state in which that makes it."""
+    """Returns an agent, which is used with several seeds, to the state in which `make_agent` makes it with each."""
 
     def __init__(self, agent: TFAgent, environment: Any):
         self._agent, self._environment = agent, environment
         self._start: list[np.ndarray] = []
         self.variables = agent.variables  # once, because TensorFlow searches the whole agent for them
-        self._is_own = hasattr(getattr(agent, "parameters", None), "make")  # of the user, which reads its seed anywhere
+        self._is_own = hasattr(getattr(agent, "parameters", None), "make")  # of the user; it may read its seed anywhere
         self._seeded = [] if self._is_own else [module for module in agent.submodules if hasattr(module, "reseed")]
 
     def __call__(self, seed: int) -> None:
