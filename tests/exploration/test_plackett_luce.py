@@ -77,6 +77,16 @@ def test_position_probabilities_of_many_items_keep_their_sums():
     np.testing.assert_allclose(pl.position_probabilities(np.zeros((1, 60)), 60), 1 / 60, atol=1e-12)
 
 
+def test_equal_rows_have_the_probabilities_of_one_of_them_and_those_that_they_have_beside_another_row():
+    row, other = np.random.default_rng(2).normal(size=(2, 1, 9))
+    equal = np.repeat(row, 300, axis=0)
+    p = pl.position_probabilities(equal, 4)
+    np.testing.assert_array_equal(p, np.repeat(pl.position_probabilities(row, 4), 300, axis=0))
+    beside = pl.position_probabilities(np.concatenate([equal, other]), 4)[:-1]
+    np.testing.assert_allclose(p, beside, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(pl.position_propensities(np.zeros((300, 9)), np.tile([3, 0, 8], (300, 1))), 1 / 9)
+
+
 def test_position_propensities_are_entries_of_position_probabilities():
     logits = np.random.default_rng(1).normal(size=(40, 30)) * 3
     slate = pl.sample(logits, 8, np.random.default_rng(2).random(logits.shape))

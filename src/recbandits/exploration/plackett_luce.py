@@ -122,6 +122,8 @@ def position_propensities(logits: np.ndarray, slate: np.ndarray, mask: np.ndarra
 
 def _integrate_rows(logits: np.ndarray, slots: int, items: int) -> np.ndarray:
     """Return position probabilities [n, slots, items] of the first items; minus infinity marks unavailable ones."""
+    if len(logits) > 1 and (logits == logits[0]).all():  # as in a log of uniform slates
+        return np.repeat(_integrate_rows(logits[:1], slots, items), len(logits), axis=0)
     logits = _limit_gaps(logits - logits.max(axis=1, keepdims=True))
     total = np.log(np.exp(logits).sum(axis=1, keepdims=True))
     slowest = np.partition(logits, -slots, axis=1)[:, -slots]  # when it arrives, all slots are filled

@@ -1,5 +1,6 @@
 """A TF-Agents policy that fills slates by the scores of the items, with exact propensities."""
 
+from functools import partial
 from typing import Any
 
 from recbandits.tf import tf
@@ -40,6 +41,8 @@ class SlatePolicy(ScoringPolicy):
     ):
         self._slots, self._temperature, self._penalty, self._greedy = action_spec.shape[0], temperature, penalty, greedy
         super().__init__(time_step_spec, action_spec, *arguments, **options)
+        # a partial, as that of `score_pairs`
+        self._scores_in_graph = tf.function(partial(self._deterministic_scores), autograph=False)
 
     @property
     def training_data_spec(self) -> types.Trajectory:
@@ -86,7 +89,7 @@ class SlatePolicy(ScoringPolicy):
         Arguments and errors are those of `propensities`, outside a graph; also ValueError if the policy penalises
         similarity and explores, for which there is no formula.
         """
-        scores = self._deterministic_scores(observation)
+        scores = self._scores_in_graph(observation)
         if self._greedy:
             return (self._choose(scores, observation, [0, 0]).numpy() == np.asarray(slate)).astype(float)
         expected = "0 for position propensities (an item depends on those above; `propensities` are exact)"
