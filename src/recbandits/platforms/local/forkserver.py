@@ -36,7 +36,7 @@ VARIABLE = "RECBANDITS_START"  # name of a start, in the environment of its proc
 FORKED = ("recbandits.training.", "recbandits.platforms.local.pipelines")  # how the names of forked modules begin
 # What they import; the estimators of a job import scikit-learn when they are called.
 MODULES = ("recbandits.training.experiments", "recbandits.serving.saved_model", "sklearn.linear_model", "tyro")
-_PER_JOB = ("AIP_", "CLOUD_ML_", VARIABLE)  # prefixes of variables that differ between jobs; no import reads them
+_PER_JOB = ("AIP_", "CLOUD_ML_", "RECBANDITS_")  # prefixes of variables that may differ; no import reads them
 # Prefixes of those that TensorFlow, h5py and pygame set when they are imported, there as here.
 _BY_IMPORTS = ("ENABLE_RUNTIME_UPTIME_TELEMETRY", "TF2_BEHAVIOR", "TPU_ML_PLATFORM", "HDF5_PLUGIN_PATH", "PYGAME_HIDE")
 _NO_NAME = "0" * 32  # as long as a name
