@@ -1,9 +1,9 @@
 """A process that has imported TensorFlow and forks jobs and pipelines, which start without the seconds of that import.
 
 A process that starts jobs has at most one forkserver, with its environment, working directory and umask. When one of
-them changes, another forkserver replaces it: TensorFlow and OpenBLAS read variables when they are imported. It ends
-with the process that uses it, or when it has been idle; the jobs go on. The imports start no thread but those of
-OpenBLAS and jemalloc, which support forks.
+them changes, another forkserver replaces it: TensorFlow and OpenBLAS read variables when they are imported. Variables
+that no import reads go to each job. A forkserver ends with the process that uses it, or when it has been idle; the jobs
+go on. The imports start no thread but those of OpenBLAS and jemalloc, which support forks.
 
 A forkserver forks the runner of a unit, and the runner forks the command, both with the unit's lock. A forked process
 shows the system the environment of its forkserver. So the runner overwrites the name of its start in its memory, where
@@ -36,7 +36,7 @@ VARIABLE = "RECBANDITS_START"  # name of a start, in the environment of its proc
 FORKED = ("recbandits.training.", "recbandits.platforms.local.pipelines")  # how the names of forked modules begin
 # What they import; the estimators of a job import scikit-learn when they are called.
 MODULES = ("recbandits.training.experiments", "recbandits.serving.saved_model", "sklearn.linear_model", "tyro")
-_PER_JOB = ("AIP_", "CLOUD_ML_", "RECBANDITS_")  # prefixes of variables that may differ; no import reads them
+_PER_JOB = ("AIP_", "CLOUD_ML_", "RECBANDITS_")  # prefixes of variables that no import reads, VARIABLE among them
 # Prefixes of those that TensorFlow, h5py and pygame set when they are imported, there as here.
 _BY_IMPORTS = ("ENABLE_RUNTIME_UPTIME_TELEMETRY", "TF2_BEHAVIOR", "TPU_ML_PLATFORM", "HDF5_PLUGIN_PATH", "PYGAME_HIDE")
 _NO_NAME = "0" * 32  # as long as a name
