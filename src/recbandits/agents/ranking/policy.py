@@ -41,8 +41,8 @@ class SlatePolicy(ScoringPolicy):
     ):
         self._slots, self._temperature, self._penalty, self._greedy = action_spec.shape[0], temperature, penalty, greedy
         super().__init__(time_step_spec, action_spec, *arguments, **options)
-        # a partial, as that of `score_pairs`
-        self._scores_in_graph = tf.function(partial(self._deterministic_scores), autograph=False)
+        graph = tf.function(partial(self._deterministic_scores), autograph=False)  # a partial, as that of `score_pairs`
+        self._scores_in_graph = partial(graph)  # a function itself would be saved with the policy
 
     @property
     def training_data_spec(self) -> types.Trajectory:
